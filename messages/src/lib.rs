@@ -7,32 +7,31 @@
 //! on nothing of wharf's.
 
 pub mod any;
-//WIP pub mod call;
-//WIP pub mod container;
-//WIP pub mod content;
+pub mod call;
+pub mod container;
+pub mod content;
 pub mod descriptor;
-//WIP pub mod event;
-//WIP pub mod filter;
+pub mod event;
 pub mod id;
-//WIP pub mod image;
-//WIP pub mod lease;
-//WIP pub mod meta;
+pub mod image;
+pub mod lease;
+pub mod meta;
 pub mod mount;
-//WIP pub mod namespace;
+pub mod namespace;
 pub mod platform;
 pub mod reference;
 pub mod refusal;
-//WIP pub mod snapshot;
-//WIP pub mod supervision;
-//WIP pub mod system;
-//WIP pub mod task;
+pub mod snapshot;
+pub mod supervision;
+pub mod system;
+pub mod task;
 pub mod timestamp;
 
 pub use any::Any;
-//WIP pub use call::{Call, CallKind};
+pub use call::{Call, CallKind};
 pub use descriptor::Descriptor;
 pub use id::{ContainerId, Digest, ExecId, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey, SnapshotterName};
-//WIP pub use meta::Meta;
+pub use meta::Meta;
 pub use mount::Mount;
 pub use platform::Platform;
 pub use refusal::{Refusal, RefusalKind};

@@ -1,0 +1,45 @@
+//! What comes with every call, whatever it asks.
+
+use crate::{Answer, LeaseId, Namespace, Refusal};
+use serde::{Deserialize, Serialize};
+
+/// Who asked: the peer's credentials as the kernel vouches for them (`SO_PEERCRED`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Process id in the daemon's pid namespace.
+    pub pid: i32,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// The context of a call. It follows the message through every actor and into the traces.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Meta {
+    /// Where the objects named live; calls that need one refuse without it.
+    pub namespace: Option<Namespace>,
+    /// What protects the resources that the call makes from garbage collection.
+    pub lease: Option<LeaseId>,
+    /// Names this attempt and its retries: a second command with the same id finds the first instead of repeating it.
+    pub request_id: u64,
+    /// Set by the front end, never believed from the wire.
+    #[serde(skip)]
+    pub peer: Option<Peer>,
+}
+
+impl Meta {
+    /// A context for one namespace.
+    #[must_use]
+    pub fn in_namespace(namespace: Namespace) -> Self {
+        Self { namespace: Some(namespace), ..Self::default() }
+    }
+
+    /// The namespace of the call.
+    ///
+    /// # Errors
+    /// `FailedPrecondition`, in containerd's words, if the call came without one.
+    pub fn namespace(&self) -> Answer<&Namespace> {
+        self.namespace.as_ref().ok_or_else(|| Refusal::failed_precondition("namespace is required"))
+    }
+}
