@@ -1,1 +1,7 @@
-//! placeholder
+//! The actor system: everything that decides, supervises and touches the world.
+
+pub mod serve;
+
+/// The running system, as front ends see it: a cheap handle to the store and the actors.
+#[derive(Clone)]
+pub struct Wharf {}

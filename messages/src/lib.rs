@@ -8,6 +8,7 @@
 
 pub mod any;
 pub mod call;
+pub mod codec;
 pub mod container;
 pub mod content;
 pub mod descriptor;
