@@ -1,5 +1,6 @@
 //! The actor system: everything that decides, supervises and touches the world.
 
+pub mod drivers;
 pub mod serve;
 
 /// The running system, as front ends see it: a cheap handle to the store and the actors.

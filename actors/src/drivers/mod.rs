@@ -1,0 +1,3 @@
+//! Ports to the world and what stands behind them: only code below this module touches kernel, network and processes.
+
+pub mod shim;

@@ -1,0 +1,216 @@
+//! Bundles: a task's folder under the state folder, shared by the daemon and its shim.
+//!
+//! ```text
+//! STATE/io.containerd.runtime.v2.task/NAMESPACE/ID/
+//!   config.json    the OCI runtime spec
+//!   rootfs/        where the shim mounts the root file system
+//!   log            FIFO: the shim's own log
+//!   address        where the shim listens (the shim writes it)
+//!   exits/         a JSON file a process that has ended (the shim writes them)
+//! ```
+
+use super::TaskId;
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, umount2},
+    sys::stat::Mode,
+    unistd::mkfifo,
+};
+use serde::Deserialize;
+use std::{
+    fs, io,
+    io::Read,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+use wharf_messages::{Answer, ContainerId, ExecId, Namespace, Refusal, Timestamp, task::Exit};
+
+const FOLDER: &str = "io.containerd.runtime.v2.task";
+/// A record is a few hundred bytes; more is not ours.
+const EXIT_RECORD_MAX_BYTES: u64 = 64 << 10;
+
+/// What a shim writes down when a process ends, before it tells anybody.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ExitRecord {
+    /// In the host's pid namespace.
+    pub pid: u32,
+    /// Exit code, or 128 + signal.
+    pub status: u32,
+    /// Nanoseconds since the epoch.
+    pub exited_at: i64,
+    /// Whether the OOM killer struck in its cgroup.
+    #[serde(default)]
+    pub oom: bool,
+}
+
+impl From<ExitRecord> for Exit {
+    fn from(record: ExitRecord) -> Self {
+        Self { code: record.status, exited_at: Timestamp(record.exited_at), oom: record.oom }
+    }
+}
+
+/// A bundle's folder.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    path: PathBuf,
+}
+
+impl Bundle {
+    /// The bundle of a task, whether it exists or not.
+    #[must_use]
+    pub fn of(state: &Path, task: &TaskId) -> Self {
+        Self { path: state.join(FOLDER).join(task.namespace.as_str()).join(task.container.as_str()) }
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder and what the shim expects in it.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if it is there; then nothing was touched. On any other error nothing is left.
+    pub fn create(&self, spec_json: &[u8]) -> Answer<()> {
+        let doing = || format!("create bundle {}", self.path.display());
+        let parent = self.path.parent().unwrap_or(&self.path);
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(parent).map_err(|e| Refusal::io(doing(), &e))?;
+        // A user namespace's root must be able to pass through to rootfs, hence x for others.
+        fs::DirBuilder::new().mode(0o711).create(&self.path).map_err(|e| Refusal::io(doing(), &e))?;
+        let fill = || -> io::Result<()> {
+            fs::DirBuilder::new().mode(0o711).create(self.path.join("rootfs"))?;
+            fs::write(self.path.join("config.json"), spec_json)?;
+            mkfifo(&self.path.join("log"), Mode::from_bits_truncate(0o700))?;
+            Ok(())
+        };
+        fill().map_err(|e| {
+            if let Err(left) = fs::remove_dir_all(&self.path) {
+                tracing::warn!(bundle = %self.path.display(), error = %left, "half-made bundle could not be removed");
+            }
+            Refusal::io(doing(), &e)
+        })
+    }
+
+    /// Unmounts what is left on its rootfs and removes the folder; fine if there is none.
+    ///
+    /// # Errors
+    /// What the kernel says; the folder is then still there and can be removed again.
+    pub fn remove(&self) -> Answer<()> {
+        let doing = || format!("remove bundle {}", self.path.display());
+        let rootfs = self.path.join("rootfs");
+        // Several mounts may lie on top of each other.
+        loop {
+            match umount2(&rootfs, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+                Ok(()) => {}
+                Err(Errno::EINVAL | Errno::ENOENT) => break,
+                Err(errno) => return Err(Refusal::io(doing(), &errno.into())),
+            }
+        }
+        // The root file system of a spec with its own root path is not ours to delete; an unmounted rootfs/ is empty.
+        match fs::remove_dir(&rootfs) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Refusal::io(doing(), &e)),
+            _ => {}
+        }
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Refusal::io(doing(), &e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the record of a process's end, if the shim has written one that can be read.
+    #[must_use]
+    pub fn exit_record(&self, exec: Option<&ExecId>) -> Option<ExitRecord> {
+        // An exec may be called "init"; its file has a prefix of its own so that the two never meet.
+        let name = exec.map_or_else(|| "init.json".to_owned(), |id| format!("exec-{id}.json"));
+        let path = self.path.join("exits").join(name);
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+            Err(e) => {
+                tracing::warn!(path = %path.display(), error = %e, "exit record could not be opened");
+                return None;
+            }
+        };
+        let mut json = Vec::new();
+        let read = file.take(EXIT_RECORD_MAX_BYTES).read_to_end(&mut json).map_err(|e| e.to_string());
+        match read.and_then(|_| serde_json::from_slice(&json).map_err(|e| e.to_string())) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error, "exit record could not be read");
+                None
+            }
+        }
+    }
+
+    /// Every bundle under a state folder; names that are none of ours are passed over.
+    ///
+    /// # Errors
+    /// What reading the folders says.
+    pub fn all(state: &Path) -> Answer<Vec<TaskId>> {
+        let root = state.join(FOLDER);
+        let mut found = Vec::new();
+        for namespace in folders(&root)? {
+            let Ok(name) = Namespace::new(&namespace) else { continue };
+            for id in folders(&root.join(&namespace))? {
+                if let Ok(container) = ContainerId::new(&id) {
+                    found.push(TaskId { namespace: name.clone(), container });
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn folders(path: &Path) -> Answer<Vec<String>> {
+    let refuse = |e: io::Error| Refusal::io(format!("read {}", path.display()), &e);
+    let entries = match fs::read_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(refuse)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(refuse)?;
+        if entry.file_type().map_err(refuse)?.is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(id: &str) -> TaskId {
+        TaskId { namespace: Namespace::new("ns").unwrap(), container: ContainerId::new(id).unwrap() }
+    }
+
+    #[test]
+    fn a_bundle_is_made_once_found_and_removed() {
+        let state = tempfile::tempdir().unwrap();
+        let bundle = Bundle::of(state.path(), &task("one"));
+        bundle.create(b"{}").unwrap();
+        assert_eq!(bundle.create(b"{}").unwrap_err().kind, wharf_messages::RefusalKind::AlreadyExists);
+        assert_eq!(Bundle::all(state.path()).unwrap(), [task("one")]);
+        bundle.remove().unwrap();
+        bundle.remove().unwrap();
+        assert!(Bundle::all(state.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn exit_records_are_read_and_damage_is_not_believed() {
+        let state = tempfile::tempdir().unwrap();
+        let bundle = Bundle::of(state.path(), &task("one"));
+        bundle.create(b"{}").unwrap();
+        assert_eq!(bundle.exit_record(None), None);
+        let exits = bundle.path().join("exits");
+        fs::create_dir(&exits).unwrap();
+        fs::write(exits.join("init.json"), r#"{"pid":7,"status":137,"exited_at":5,"oom":true}"#).unwrap();
+        assert_eq!(bundle.exit_record(None), Some(ExitRecord { pid: 7, status: 137, exited_at: 5, oom: true }));
+        fs::write(exits.join("exec-x.json"), r#"{"pid":7,"#).unwrap();
+        assert_eq!(bundle.exit_record(Some(&ExecId::new("x").unwrap())), None);
+    }
+}

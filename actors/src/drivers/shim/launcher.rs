@@ -1,0 +1,187 @@
+//! Shims as processes of this machine.
+
+use super::{
+    Bundle, ExitRecord, Launch, Shim, ShimAddress, ShimBinaries, ShimLauncher, TaskId, bootstrap::Environment,
+    connection::Connection,
+};
+use async_trait::async_trait;
+use std::{path::PathBuf, sync::Arc};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::unix::pipe,
+    task::{AbortHandle, spawn_blocking},
+};
+use wharf_messages::{
+    Answer, ExecId, Refusal, Timestamp,
+    task::{EXIT_KILLED, Exit},
+};
+
+/// The longest line of a shim's log that is passed on; the rest of it is cut.
+const LOG_LINE_MAX_BYTES: u64 = 16 << 10;
+
+/// How shims are started.
+#[derive(Debug, Clone)]
+pub struct ShimSettings {
+    /// The folder for state that dies with a boot.
+    pub state: PathBuf,
+    /// The daemon's socket.
+    pub address: String,
+    /// Where shims' sockets go.
+    pub socket_dir: String,
+    /// The daemon's own binary.
+    pub publish_binary: String,
+    /// Whether shims log in detail.
+    pub debug: bool,
+    /// Where shim binaries are.
+    pub binaries: ShimBinaries,
+}
+
+/// Starts shims as processes and talks to them over their sockets.
+pub struct ProcessShims {
+    state: PathBuf,
+    binaries: ShimBinaries,
+    environment: Environment,
+}
+
+impl ProcessShims {
+    /// Made once, for the daemon's life.
+    #[must_use]
+    pub fn new(settings: ShimSettings) -> Self {
+        Self {
+            state: settings.state,
+            binaries: settings.binaries,
+            environment: Environment {
+                daemon_address: settings.address,
+                publish_binary: settings.publish_binary,
+                socket_dir: settings.socket_dir,
+                debug: settings.debug,
+            },
+        }
+    }
+
+    fn bundle(&self, task: &TaskId) -> Bundle {
+        Bundle::of(&self.state, task)
+    }
+
+    async fn connect(&self, task: &TaskId, address: &ShimAddress) -> Answer<Arc<dyn Shim>> {
+        Ok(Arc::new(Connection::open(task, address).await?))
+    }
+}
+
+#[async_trait]
+impl ShimLauncher for ProcessShims {
+    fn bundle_path(&self, task: &TaskId) -> String {
+        self.bundle(task).path().to_string_lossy().into_owned()
+    }
+
+    async fn launch(&self, launch: Launch) -> Answer<(ShimAddress, Arc<dyn Shim>)> {
+        let wanted = if launch.runtime_path.is_empty() { &launch.runtime.name } else { &launch.runtime_path };
+        let binary = self.binaries.find(wanted)?;
+        let task = launch.task;
+        let bundle = self.bundle(&task);
+        let making = bundle.clone();
+        spawn_blocking(move || making.create(&launch.spec_json)).await.map_err(joined)??;
+        let log = follow_log(&task, &bundle);
+        let started = async {
+            let address =
+                self.environment.start(&binary, &task, bundle.path(), launch.runtime.options.as_ref()).await?;
+            let shim = self.connect(&task, &address).await?;
+            Ok((address, shim))
+        };
+        match started.await {
+            Ok(started) => Ok(started),
+            Err(refusal) => {
+                if let Some(log) = log {
+                    log.abort();
+                }
+                // A shim that started and did not answer must not stay behind its removed bundle.
+                if let Err(error) = self.environment.delete(&binary, &task, bundle.path()).await {
+                    tracing::debug!(%task, %error, "nothing to clean up after the failed start of a shim");
+                }
+                self.remove_bundle(&task).await?;
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn reattach(&self, task: &TaskId, address: &ShimAddress) -> Answer<Arc<dyn Shim>> {
+        let shim = self.connect(task, address).await?;
+        // Connecting proves a listener, not a shim that works.
+        shim.state(None).await.map_err(|r| r.context(format!("reattach to the shim of {task}"))).map(|_| ()).or_else(
+            |refusal| {
+                // A shim whose task was never made or is deleted already says so; it answers all the same.
+                if refusal.is(wharf_messages::RefusalKind::NotFound) { Ok(()) } else { Err(refusal) }
+            },
+        )?;
+        follow_log(task, &self.bundle(task));
+        Ok(shim)
+    }
+
+    async fn clean_up(&self, task: &TaskId, address: Option<&ShimAddress>) -> Answer<Exit> {
+        let bundle = self.bundle(task);
+        // The shim's own record is the truth; its cleanup only knows that it had to kill.
+        let recorded = bundle.exit_record(None);
+        let mut exit = Exit { code: EXIT_KILLED, exited_at: Timestamp::ZERO, oom: false };
+        if let Some(address) = address
+            && bundle.path().exists()
+        {
+            let binary = PathBuf::from(&address.binary);
+            match self.environment.delete(&binary, task, bundle.path()).await {
+                Ok((_, code, exited_at)) => exit = Exit { code, exited_at, oom: false },
+                Err(error) => tracing::warn!(%task, %error, "the shim's own cleanup failed"),
+            }
+        }
+        self.remove_bundle(task).await?;
+        Ok(recorded.map_or(exit, Exit::from))
+    }
+
+    fn recorded_exit(&self, task: &TaskId, exec: Option<&ExecId>) -> Option<ExitRecord> {
+        self.bundle(task).exit_record(exec)
+    }
+
+    async fn remove_bundle(&self, task: &TaskId) -> Answer<()> {
+        let bundle = self.bundle(task);
+        spawn_blocking(move || bundle.remove()).await.map_err(joined)?
+    }
+
+    fn bundles(&self) -> Answer<Vec<TaskId>> {
+        Bundle::all(&self.state)
+    }
+}
+
+fn joined(error: tokio::task::JoinError) -> Refusal {
+    Refusal::internal(format!("a blocking step did not end: {error}"))
+}
+
+/// Passes a shim's log on into the daemon's, until the shim closes it.
+fn follow_log(task: &TaskId, bundle: &Bundle) -> Option<AbortHandle> {
+    let path = bundle.path().join("log");
+    let open = pipe::OpenOptions::new().open_receiver(&path);
+    let pipe = match open {
+        Ok(pipe) => pipe,
+        Err(error) => {
+            tracing::debug!(%task, %error, "the shim's log cannot be followed");
+            return None;
+        }
+    };
+    let task = task.clone();
+    let follow = async move {
+        let mut lines = BufReader::with_capacity(1024, pipe);
+        let mut line = Vec::new();
+        loop {
+            // Before the shim opens its end the pipe reads as ended, so what counts is readiness: it comes with a writer.
+            if lines.get_ref().readable().await.is_err() {
+                return;
+            }
+            line.clear();
+            match (&mut lines).take(LOG_LINE_MAX_BYTES).read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {
+                    let text = String::from_utf8_lossy(&line);
+                    tracing::info!(target: "wharf::shim", %task, "{}", text.trim_end());
+                }
+            }
+        }
+    };
+    Some(tokio::spawn(follow).abort_handle())
+}
