@@ -27,6 +27,7 @@ pub mod supervision;
 pub mod system;
 pub mod task;
 pub mod timestamp;
+pub mod wire;
 
 pub use any::Any;
 pub use call::{Call, CallKind};
