@@ -3,10 +3,8 @@
 pub mod archive;
 pub mod drivers;
 pub mod serve;
+pub mod task;
 
 /// The running system, as front ends see it: a cheap handle to the store and the actors.
 #[derive(Clone)]
 pub struct Wharf {}
-pub mod task;
-    pub mod machine;
-}
