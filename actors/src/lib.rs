@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod drivers;
+pub mod runtime;
 pub mod serve;
 pub mod task;
 

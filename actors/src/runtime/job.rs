@@ -1,0 +1,154 @@
+//! Jobs: the work that no handler may wait for. Waiting goes to the shared runtime, short blocking work to its
+//! blocking threads, heavy bytes and CPU to a small pool of niced threads.
+
+use futures_util::FutureExt;
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use wharf_messages::{Answer, Refusal};
+
+/// What a job belongs to, and how it hears that it is no longer wanted.
+#[derive(Debug, Clone)]
+pub struct JobToken {
+    /// The incarnation that started it.
+    pub epoch: u64,
+    /// Cancelled when that incarnation ends, or by whoever holds a clone.
+    pub cancel: CancellationToken,
+}
+
+/// The words of a panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without words")
+}
+
+/// Starts a job on the shared runtime; the future answered is its end.
+pub(crate) fn start<T: Send + 'static>(
+    name: &'static str,
+    work: impl Future<Output = Answer<T>> + Send + 'static,
+) -> impl Future<Output = Answer<T>> + 'static {
+    // Caught here and not at the join, so that the reason reaches the actor in words.
+    let work = AssertUnwindSafe(work).catch_unwind().map(move |end| {
+        end.unwrap_or_else(|panic| Err(Refusal::internal(format!("{name} failed: {}", panic_message(&*panic)))))
+    });
+    let job = tokio::spawn(work.in_current_span());
+    async move {
+        job.await.unwrap_or_else(|_| Err(Refusal::unavailable(format!("{name} was cut short, the daemon is stopping"))))
+    }
+}
+
+/// Does short blocking work (a read of the store, a few system calls) on the runtime's blocking threads.
+///
+/// # Errors
+/// The work's own; `Internal` if it panics.
+///
+/// # Cancel safety
+/// Work that has begun goes on to its end when the future is dropped.
+pub async fn blocking<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> Answer<T> + Send + 'static,
+) -> Answer<T> {
+    let span = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
+        Ok(answer) => answer,
+        Err(error) => Err(match error.try_into_panic() {
+            Ok(panic) => Refusal::internal(format!("{name} failed: {}", panic_message(&*panic))),
+            Err(_) => Refusal::unavailable(format!("{name} was cut short, the daemon is stopping")),
+        }),
+    }
+}
+
+/// How many pieces of heavy work run at once. Two saturate the disk or verify and unpack in a pipeline; more only
+/// take time from the actors.
+const POOL_THREADS: usize = 2;
+/// How many pieces may wait for a thread; whoever brings more waits before the door.
+const POOL_WAITING_MAX: usize = 64;
+/// How nice the threads are: below everything that answers people.
+const POOL_NICENESS: i32 = 10;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A small pool of niced threads for heavy bytes and CPU: hashing, unpacking, packing.
+#[derive(Clone)]
+pub struct Pool {
+    work: mpsc::Sender<Work>,
+    room: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({} of {POOL_WAITING_MAX} places free)", self.room.available_permits())
+    }
+}
+
+impl Pool {
+    /// Starts the threads. They end when the last clone is dropped.
+    ///
+    /// # Errors
+    /// If the system has no thread to give.
+    pub fn start() -> std::io::Result<Self> {
+        let (work, waiting) = mpsc::channel::<Work>();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for n in 0..POOL_THREADS {
+            let waiting = Arc::clone(&waiting);
+            std::thread::Builder::new().name(format!("heavy-{n}")).spawn(move || {
+                // Linux applies a niceness to the calling thread alone.
+                if let Err(error) = rustix::process::nice(POOL_NICENESS) {
+                    tracing::warn!(%error, "heavy work runs at the daemon's own priority");
+                }
+                loop {
+                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    match next {
+                        Ok(work) => work(),
+                        Err(mpsc::RecvError) => return,
+                    }
+                }
+            })?;
+        }
+        Ok(Self { work, room: Arc::new(Semaphore::new(POOL_THREADS + POOL_WAITING_MAX)) })
+    }
+
+    /// Does heavy work on the pool: waits for a place, then for the work.
+    ///
+    /// # Errors
+    /// The work's own; `Internal` if it panics.
+    ///
+    /// # Cancel safety
+    /// Work that has not begun when the future is dropped is not begun; work that has goes on, so long work must look at
+    /// its [`JobToken`].
+    pub async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let stopping = || Refusal::unavailable(format!("{name} was not begun, the daemon is stopping"));
+        let place = Arc::clone(&self.room).acquire_owned().await.map_err(|_| stopping())?;
+        let (done, end) = oneshot::channel();
+        let span = tracing::Span::current();
+        let work = Box::new(move || {
+            if done.is_closed() {
+                return;
+            }
+            let end = std::panic::catch_unwind(AssertUnwindSafe(|| span.in_scope(work)));
+            drop(place);
+            // Whoever brought the work may have gone away while it was done.
+            let _ = done.send(end);
+        });
+        self.work.send(work).map_err(|_| stopping())?;
+        match end.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => Err(Refusal::internal(format!("{name} failed: {}", panic_message(&*panic)))),
+            Err(_) => Err(stopping()),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The supervision runtime: the only place that knows actix's machinery.
+//!
+//! | Part | What it is |
+//! |---|---|
+//! | [`ChildSpec`] | how a part is restarted, stopped and bounded, as data |
+//! | [`Handle`], [`Ask`], [`Tell`], [`ReplyTo`] | how actors are reached, and what they are sent |
+//! | [`Ctx`] | what a handler can do besides changing its actor's state: wait exclusively, start a job, say idle |
+//! | [`Plural`], [`Router`], [`route!`](crate::route) | keyed children: started on demand, passivated when idle |
+//! | [`Group`] | fixed children: started in order, restarted together, stopped in reverse |
+//! | [`JobToken`], [`blocking`], [`Pool`] | long work |
+//! | [`Tree`] | the live tree as data |
+//! | [`Clock`] | the time, which tests can say |
+//!
+//! An actor implements [`Actor`] (`started` reads its rows), [`Supervised`] (`restarting` must be
+//! `*self = Self::new(..)`, so that nothing of a failed incarnation is left) and a [`Handler`] a message.
+
+mod child;
+mod clock;
+mod ctx;
+mod group;
+mod handle;
+mod job;
+mod router;
+mod supervisor;
+mod tree;
+
+pub use actix::{Actor, Handler, Supervised};
+pub use child::{Backoff, ChildSpec, Intensity, Restart, Strategy};
+pub use clock::Clock;
+pub use ctx::Ctx;
+pub use group::{GaveUp, Group};
+pub use handle::{Ask, Handle, ReplyTo, Request, Tell};
+pub use job::{JobToken, Pool, blocking};
+pub use router::{Plural, Router, Scoped, child, route};
+pub use supervisor::Seat;
+pub use tree::{Restarted, Tree};
+
+#[cfg(test)]
+mod tests;
