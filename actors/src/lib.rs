@@ -1,11 +1,47 @@
 //! The actor system: everything that decides, supervises and touches the world.
 
 pub mod archive;
+pub mod config;
 pub mod drivers;
+pub mod root;
 pub mod runtime;
 pub mod serve;
 pub mod task;
 
-/// The running system, as front ends see it: a cheap handle to the store and the actors.
-#[derive(Clone)]
-pub struct Wharf {}
+use config::SystemConfig;
+use std::sync::Arc;
+
+/// The running system, as front ends and actors see it: a cheap handle to the store and the actors.
+#[derive(Debug, Clone)]
+pub struct Wharf(Arc<System>);
+
+/// What everybody shares.
+#[derive(Debug)]
+pub struct System {
+    /// The actors that are always there.
+    pub actors: root::Actors,
+    /// What time it is.
+    pub clock: runtime::Clock,
+    /// What the system was told when it started.
+    pub config: SystemConfig,
+    /// Threads for heavy bytes and CPU.
+    pub pool: runtime::Pool,
+    /// The live supervision tree.
+    pub tree: Arc<runtime::Tree>,
+}
+
+impl Wharf {
+    /// Shares a system.
+    #[must_use]
+    pub fn new(system: System) -> Self {
+        Self(Arc::new(system))
+    }
+}
+
+impl std::ops::Deref for Wharf {
+    type Target = System;
+
+    fn deref(&self) -> &System {
+        &self.0
+    }
+}

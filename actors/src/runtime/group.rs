@@ -12,7 +12,6 @@ use super::{
 use actix::{Actor, Supervised};
 use std::{fmt, sync::Arc, time::Instant};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// A group that could not be kept alive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,23 +83,18 @@ impl Group {
         })
     }
 
-    /// Keeps the members alive until the shutdown is asked for, then stops them.
+    /// Keeps the members alive for as long as it can be done; answers who could not be kept.
     ///
-    /// # Errors
-    /// If a member cannot be kept alive; the others are stopped then too.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), GaveUp> {
-        let end = loop {
-            tokio::select! {
-                () = shutdown.cancelled() => break Ok(()),
-                Some(failed) = self.told.1.recv() => {
-                    if let Err(failed) = self.restart(failed).await {
-                        break Err(failed);
-                    }
-                }
+    /// # Cancel safety
+    /// Dropped in the middle of a restart of all, some members stay held: then the group must be stopped.
+    pub async fn watch(&mut self) -> GaveUp {
+        loop {
+            // The sender is the group's own, so this never ends.
+            let Some(failed) = self.told.1.recv().await else { continue };
+            if let Err(gave_up) = self.restart(failed).await {
+                return gave_up;
             }
-        };
-        self.stop().await;
-        end
+        }
     }
 
     /// Stops the members, last first, each within its budget.

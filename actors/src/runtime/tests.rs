@@ -16,7 +16,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Notify, mpsc};
-use tokio_util::sync::CancellationToken;
 use wharf_messages::{Answer, ContainerId, Meta, Namespace, Refusal, RefusalKind};
 
 /// Declares requests with their fields.
@@ -610,7 +609,11 @@ fn a_group_restarts_as_one_then_gives_up() {
         let (one, other, seen) = (first.handle(), second.handle(), Seen::default());
         group.start(first, Counter::new(seen.clone())).await.unwrap();
         group.start(second, Counters::new(seen.clone())).await.unwrap();
-        let group = tokio::task::spawn_local(group.run(CancellationToken::new()));
+        let group = tokio::task::spawn_local(async move {
+            let gave_up = group.watch().await;
+            group.stop().await;
+            gave_up
+        });
 
         let parked = other.ask(meta(), Park { id: id("a") });
         break_down(&one).await;
@@ -620,7 +623,7 @@ fn a_group_restarts_as_one_then_gives_up() {
         assert_eq!(other.ask(meta(), Add { id: id("a"), n: 1 }).await, Ok(101));
 
         break_down(&one).await;
-        let gave_up = group.await.unwrap().unwrap_err();
+        let gave_up = group.await.unwrap();
         assert_eq!(gave_up.path, "counter");
         assert!(gave_up.to_string().contains("a bug"), "{gave_up}");
         assert!(tree.report().is_empty());
@@ -649,18 +652,14 @@ fn a_group_stops_in_reverse_order() {
         let (one, other, seen) = (first.handle(), second.handle(), Seen::default());
         group.start(first, Counter::new(seen.clone())).await.unwrap();
         group.start(second, Counters::new(seen.clone())).await.unwrap();
-        let shutdown = CancellationToken::new();
-        let group = tokio::task::spawn_local(group.run(shutdown.clone()));
         let work = other.ask(meta(), Work { id: id("a") });
         tokio::task::yield_now().await;
-        shutdown.cancel();
         let mut one_ran_when_other_ended = false;
         let watching = async {
             other.0.node.reached(|_| false).await;
             one_ran_when_other_ended = one.0.node.phase() == Phase::Running;
         };
-        let ((), ended) = tokio::join!(watching, group);
-        ended.unwrap().unwrap();
+        tokio::join!(watching, group.stop());
         assert!(one_ran_when_other_ended);
         assert_eq!(kind(work.await), Some(RefusalKind::Canceled));
         assert_eq!(paths(&tree), [""; 0]);
