@@ -133,7 +133,7 @@ pub struct RegistryOptions {
     pub tls_ca_pem: Option<Vec<u8>>,
     /// Client certificate and key, PEM.
     pub tls_client_pem: Option<(Vec<u8>, Vec<u8>)>,
-    /// Log requests and responses at debug level.
+    /// Log requests and responses with their headers, secrets left out.
     pub http_dump: bool,
 }
 
