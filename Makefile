@@ -1,0 +1,88 @@
+# make            builds the release binaries into target/bin
+# make install    puts them under PREFIX (CTR=1: also under the name ctr)
+# make demo       builds, then runs the main job step by step, on folders of its own
+# make test       runs everything that has to pass; what CI runs
+# make bench      compares with Debian's containerd
+#
+# Each installs what it needs and is missing (see .setup).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: build install demo test bench fmt lint doc unit system test-bins setup setup-test clean
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+
+# The shim is one process a container: a static, non-relocatable binary needs less than half of the memory. Naming the
+# target keeps its flags away from build scripts and from the other crates' artifacts.
+SHIM_CARGO = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" LIBSECCOMP_LINK_TYPE=static \
+	$(CARGO) build --locked -p wharf-shim --target $(HOST)
+
+build: setup
+	$(CARGO) build --locked --release -p wharf-daemon -p wharf-ctl
+	$(SHIM_CARGO) --release
+	$(call gather,target/bin,release,release)
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 target/bin/wharfd target/bin/wharf target/bin/wharf-shim $(DESTDIR)$(PREFIX)/bin
+	ln -sf wharf-shim $(DESTDIR)$(PREFIX)/bin/containerd-shim-wharf-v2
+	[ -z "$(CTR)" ] || ln -sf wharf $(DESTDIR)$(PREFIX)/bin/ctr
+
+demo: build
+	tests/demo.sh target/bin
+
+test: setup-test fmt lint doc unit
+
+bench: build setup-test
+	tests/bench/run target/bin
+
+fmt:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+# The whole workspace is named each time, so that every step finds what the one before has built: cargo chooses the
+# features of dependencies by what is built together.
+unit:
+	$(RUN_TESTS) --workspace
+	$(CARGO) test --locked --workspace --doc
+
+# The tests' binaries are built for debugging, except the shim, which is built as it is installed.
+test-bins: setup
+	$(CARGO) build --locked --workspace --bins
+	$(SHIM_CARGO)
+	$(call gather,target/test-bin,debug,debug)
+
+system: test-bins setup-test
+	WHARF_BIN_DIR=$(CURDIR)/target/test-bin $(RUN_TESTS) --workspace --features wharf-tests/system --test system
+
+setup:
+	./.setup
+
+setup-test:
+	./.setup test
+
+clean:
+	$(CARGO) clean
+	rm -rf .cache
+
+# nextest gives each test a process and a time limit; cargo's own runner does where it is not installed.
+RUN_TESTS = $(if $(shell $(CARGO) nextest --version 2>/dev/null),$(CARGO) nextest run --locked,$(CARGO) test --locked --tests)
+
+# $(call gather,FOLDER,PROFILE FOLDER,SHIM'S PROFILE FOLDER): all three binaries in one folder, as installed.
+define gather
+	mkdir -p $(1)
+	ln -f target/$(2)/wharfd target/$(2)/wharf target/$(HOST)/$(3)/wharf-shim $(1)/
+	ln -sf wharf-shim $(1)/containerd-shim-wharf-v2
+	ln -sf wharf $(1)/ctr
+endef
