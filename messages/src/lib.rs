@@ -15,6 +15,7 @@ pub mod descriptor;
 pub mod event;
 pub mod id;
 pub mod image;
+pub mod labels;
 pub mod lease;
 pub mod meta;
 pub mod mount;

@@ -1,0 +1,65 @@
+//! How records lie in the tables: a version byte, then the codec's encoding.
+//!
+//! A record's kind never changes its meaning: when a type that is stored changes shape, its `VERSION` goes up and
+//! `upcast` learns to read the old one. The golden-bytes test fails for a change that forgot.
+
+use crate::row::{IngestRow, SnapshotRow, TaskRow};
+use serde::{Serialize, de::DeserializeOwned};
+use wharf_messages::{
+    Answer, Refusal, codec, container::Container, content::ContentInfo, event::EventRecord, image::Image, lease::Lease,
+    namespace::NamespaceRecord,
+};
+
+/// A type that is stored.
+pub(crate) trait Record: Serialize + DeserializeOwned {
+    /// Its name in errors.
+    const KIND: &'static str;
+    /// What is written today.
+    const VERSION: u8 = 1;
+
+    /// Reads a form that was written by an older daemon.
+    fn upcast(version: u8, body: &[u8]) -> Answer<Self> {
+        let _ = body; // Nothing is older than the first version.
+        Err(Refusal::data_loss(format!("stored {} has the unknown version {version}", Self::KIND)))
+    }
+}
+
+/// Encodes a record with its version.
+pub(crate) fn encode<R: Record>(record: &R) -> Answer<Vec<u8>> {
+    let body = codec::encode(record).map_err(|e| e.context(format_args!("store {}", R::KIND)))?;
+    let mut bytes = Vec::with_capacity(body.len() + 1);
+    bytes.push(R::VERSION);
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// Decodes a record of any version ever written. What cannot be read is `DataLoss`: it was written by a wharf.
+pub(crate) fn decode<R: Record>(bytes: &[u8]) -> Answer<R> {
+    match bytes.split_first() {
+        None => Err(Refusal::data_loss(format!("stored {} is empty", R::KIND))),
+        Some((&version, body)) if version == R::VERSION => {
+            codec::decode(body).map_err(|e| Refusal::data_loss(format!("stored {}: {}", R::KIND, e.detail)))
+        }
+        Some((&version, body)) => R::upcast(version, body),
+    }
+}
+
+macro_rules! records {
+    ($($of:ty, $kind:literal;)*) => {$(
+        impl Record for $of {
+            const KIND: &'static str = $kind;
+        }
+    )*};
+}
+
+records! {
+    EventRecord, "event";
+    NamespaceRecord, "namespace";
+    Image, "image";
+    Container, "container";
+    TaskRow, "task";
+    SnapshotRow, "snapshot";
+    ContentInfo, "content";
+    IngestRow, "ingest";
+    Lease, "lease";
+}

@@ -1,0 +1,232 @@
+//! One transaction's work: commits one after the other, each taken back if it is refused.
+
+use super::tables::{Select, Tables, Undo};
+use crate::{
+    change::{Change, Commit, Committed, Outcome},
+    record::{self, Record},
+    schema::{Bytes, Key2},
+};
+use redb::{Key, ReadableTable, StorageError, Value};
+use wharf_messages::{
+    Answer, Namespace, Refusal, Timestamp,
+    event::{Event, EventRecord, Seq},
+    lease::LeaseResource,
+};
+
+/// Why a change was not done.
+pub(super) enum Fault {
+    /// Its precondition does not hold; the rest of the batch goes on.
+    Refused(Refusal),
+    /// It is there already; a lease that wanted it gets what is there.
+    Exists(Refusal, LeaseResource),
+    /// The disk failed; the batch is lost.
+    Storage(StorageError),
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StorageError> for Fault {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// What a change answers.
+pub(super) type Done<T = Outcome> = Result<T, Fault>;
+
+/// A transaction at work.
+pub(super) struct Batch<'t> {
+    pub tables: Tables<'t>,
+    undo: Undo<'t>,
+    /// The log's end, with what this transaction has written.
+    last: Seq,
+    wrote: bool,
+}
+
+/// A commit at work.
+pub(super) struct Scope<'b, 't> {
+    pub batch: &'b mut Batch<'t>,
+    pub commit: &'b Commit,
+    pub now: Timestamp,
+    /// Written to the log once all changes are done.
+    pub events: Vec<(Option<Namespace>, Event)>,
+}
+
+impl<'t> Batch<'t> {
+    pub fn new(tables: Tables<'t>, last: Seq) -> Self {
+        Self { tables, undo: Undo::default(), last, wrote: false }
+    }
+
+    pub fn last_seq(&self) -> Seq {
+        self.last
+    }
+
+    /// Whether there is anything to make durable.
+    pub fn wrote(&self) -> bool {
+        self.wrote
+    }
+
+    pub fn run(&mut self, commits: Vec<Commit>, now: Timestamp) -> Result<Vec<Answer<Committed>>, redb::Error> {
+        commits.iter().map(|commit| self.one(commit, now)).collect()
+    }
+
+    fn one(&mut self, commit: &Commit, now: Timestamp) -> Result<Answer<Committed>, redb::Error> {
+        let (mark, last) = (self.undo.mark(), self.last);
+        let done = Scope { batch: self, commit, now, events: Vec::new() }.run();
+        let fault = match done {
+            Ok(committed) => {
+                self.wrote |= self.undo.mark() > mark;
+                return Ok(Ok(committed));
+            }
+            Err(fault) => fault,
+        };
+        let (refusal, exists) = match fault {
+            Fault::Storage(error) => return Err(error.into()),
+            Fault::Refused(refusal) => (refusal, None),
+            Fault::Exists(refusal, resource) => (refusal, Some(resource)),
+        };
+        self.undo.back_to(mark, &mut self.tables)?;
+        self.last = last;
+        if let Some(resource) = exists
+            && commit.lease.is_some()
+        {
+            match (Scope { batch: self, commit, now, events: Vec::new() }.lease(resource)) {
+                Ok(()) => self.wrote |= self.undo.mark() > mark,
+                Err(Fault::Storage(error)) => return Err(error.into()),
+                // The lease itself is missing: that is the graver answer.
+                Err(Fault::Refused(refusal) | Fault::Exists(refusal, _)) => return Ok(Err(refusal)),
+            }
+        }
+        Ok(Err(refusal))
+    }
+
+    /// Forgets the log before a place, but never its last event: the next one's number comes from it.
+    pub fn trim(&mut self, before: Seq) -> Result<u64, redb::Error> {
+        let end = before.min(self.last).0;
+        let mut gone = 0;
+        // No undo: nothing can refuse it.
+        self.tables.events.retain_in(..end, |_, _| {
+            gone += 1;
+            false
+        })?;
+        self.wrote |= gone > 0;
+        Ok(gone)
+    }
+}
+
+impl<'t> Scope<'_, 't> {
+    fn run(mut self) -> Done<Committed> {
+        let mut outcomes = Vec::with_capacity(self.commit.changes.len());
+        for change in &self.commit.changes {
+            outcomes.push(self.apply(change)?);
+        }
+        let given = self.commit.events.iter().map(|event| (self.commit.namespace.clone(), event.clone()));
+        let mut records = Vec::with_capacity(self.events.len() + self.commit.events.len());
+        for (namespace, event) in std::mem::take(&mut self.events).into_iter().chain(given) {
+            let seq = Seq(self.batch.last.0 + 1);
+            let record = EventRecord { seq, at: self.now, namespace, event, late: self.commit.late };
+            let bytes = record::encode(&record)?;
+            self.put(|t| &mut t.events, seq.0, bytes.as_slice())?;
+            self.batch.last = seq;
+            records.push(record);
+        }
+        Ok(Committed { last_seq: self.batch.last, outcomes, events: records })
+    }
+
+    fn apply(&mut self, change: &Change) -> Done {
+        match change {
+            Change::CreateNamespace(call) => return self.create_namespace(call),
+            Change::UpdateNamespace(call) => return self.update_namespace(call),
+            Change::DeleteNamespace(name) => return self.delete_namespace(name),
+            _ => {}
+        }
+        let namespace = self.commit.namespace.as_ref();
+        let ns = &namespace.ok_or_else(|| Refusal::failed_precondition("namespace is required"))?.clone();
+        match change {
+            Change::CreateNamespace(_) | Change::UpdateNamespace(_) | Change::DeleteNamespace(_) => Ok(Outcome::Done),
+            Change::CreateImage(call) => self.create_image(ns, call),
+            Change::UpdateImage(call) => self.update_image(ns, call),
+            Change::PutImage(call) => self.put_image(ns, call),
+            Change::DeleteImage(name) => self.delete_image(ns, name),
+            Change::CreateContainer(container) => self.create_container(ns, container),
+            Change::UpdateContainer(call) => self.update_container(ns, call),
+            Change::DeleteContainer(id) => self.delete_container(ns, id),
+            Change::CreateTask(row) => self.create_task(ns, row),
+            Change::PutTask(row) => self.put_task(ns, row),
+            Change::DeleteTask(id) => self.delete_task(ns, id),
+            Change::PrepareSnapshot(new) => self.prepare_snapshot(ns, new),
+            Change::CommitSnapshot { snapshotter, key, name, parent, labels, usage } => {
+                self.commit_snapshot(ns, snapshotter, key, name, parent.as_ref(), labels, *usage)
+            }
+            Change::UpdateSnapshot { snapshotter, key, labels, mask } => {
+                self.update_snapshot(ns, snapshotter, key, labels, mask)
+            }
+            Change::RemoveSnapshot { snapshotter, key } => self.remove_snapshot(ns, snapshotter, key),
+            Change::CreateContent { digest, size_bytes, labels } => {
+                self.create_content(ns, digest, *size_bytes, labels)
+            }
+            Change::ShareContent { digest, labels } => self.share_content(ns, digest, labels),
+            Change::UpdateContent(call) => self.update_content(ns, call),
+            Change::DeleteContent(digest) => self.delete_content(ns, digest),
+            Change::PutIngest(row) => self.put_ingest(ns, row),
+            Change::DeleteIngest(reference) => self.delete_ingest(ns, reference),
+            Change::CreateLease(call) => self.create_lease(ns, call),
+            Change::DeleteLease(id) => self.delete_lease(ns, id),
+            Change::AddLeaseResource(call) => self.add_lease_resource(ns, call),
+            Change::DeleteLeaseResource(call) => self.delete_lease_resource(ns, call),
+        }
+    }
+
+    /// Says that something happened, in the commit's namespace.
+    pub fn tell(&mut self, event: Event) {
+        self.events.push((self.commit.namespace.clone(), event));
+    }
+
+    /// Writes a row; answers whether one was there.
+    pub fn put<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        select: Select<'t, K, V>,
+        key: K::SelfType<'_>,
+        value: V::SelfType<'_>,
+    ) -> Done<bool> {
+        Ok(self.batch.undo.put(&mut self.batch.tables, select, key, value)?)
+    }
+
+    /// Removes a row; answers whether one was there.
+    pub fn remove<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        select: Select<'t, K, V>,
+        key: K::SelfType<'_>,
+    ) -> Done<bool> {
+        Ok(self.batch.undo.remove(&mut self.batch.tables, select, key)?)
+    }
+
+    /// Reads a record by namespace and name.
+    pub fn get2<R: Record>(
+        &mut self,
+        select: Select<'t, Key2, Bytes>,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Done<Option<R>> {
+        let row = select(&mut self.batch.tables).get((namespace.as_str(), name))?;
+        Ok(row.map(|row| record::decode(row.value())).transpose()?)
+    }
+
+    /// Writes a record by namespace and name; the namespace has a row from then on.
+    pub fn put2<R: Record>(
+        &mut self,
+        select: Select<'t, Key2, Bytes>,
+        namespace: &Namespace,
+        name: &str,
+        record: &R,
+    ) -> Done<()> {
+        self.ensure_namespace(namespace)?;
+        let bytes = record::encode(record)?;
+        self.put(select, (namespace.as_str(), name), bytes.as_slice())?;
+        Ok(())
+    }
+}

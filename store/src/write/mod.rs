@@ -1,0 +1,139 @@
+//! Writing: one writer, whole batches in one transaction, each commit of a batch for itself.
+//!
+//! ```text
+//! batch -> begin -> commit 1: changes -> events ----------------> ok
+//!                -> commit 2: change -> refused -> undo to mark -> refused (its lease still learns what exists)
+//!                -> commit 3: ...                               -> ok
+//!       -> redb commit (fsync) -> answers
+//! ```
+
+mod batch;
+mod container;
+mod content;
+mod image;
+mod lease;
+mod namespace;
+mod snapshot;
+mod tables;
+mod task;
+
+pub(crate) use tables::Tables;
+
+use crate::{
+    Store,
+    change::{Commit, Committed},
+    error::refusal,
+};
+use batch::Batch;
+use wharf_messages::{Answer, Refusal, Timestamp, event::Seq};
+
+const DOING: &str = "write the database";
+
+/// The most commits that share a transaction; a longer batch becomes several. It bounds what one fsync makes wait
+/// and what one failure puts in doubt.
+pub const BATCH_MAX_COMMITS: usize = 1024;
+
+/// The only way to change a row. There is one for a root; the journal has it.
+#[derive(Debug)]
+pub struct Writer {
+    store: Store,
+    /// The log's end as committed.
+    last: Seq,
+    /// Set by an error of the disk: nothing can be written until [`Writer::reopen`].
+    broken: Option<Refusal>,
+}
+
+impl Writer {
+    pub(crate) fn new(store: Store) -> Answer<Self> {
+        let last = store.read()?.last_seq()?;
+        Ok(Self { store, last, broken: None })
+    }
+
+    /// Does a batch, and answers each commit once all are durable.
+    ///
+    /// A commit that is refused changes nothing and does not disturb the others. A commit that was answered is on the
+    /// disk. After an error of the disk (all answers of the batch say so) what was in flight is in doubt, nothing more is
+    /// written, and [`Writer::reopen`] is due.
+    pub fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>> {
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut rest = batch.into_iter().peekable();
+        while rest.peek().is_some() {
+            let part: Vec<Commit> = rest.by_ref().take(BATCH_MAX_COMMITS).collect();
+            let count = part.len();
+            match self.usable().and_then(|()| self.transact(|batch| batch.run(part, now))) {
+                Ok(part) => answers.extend(part),
+                Err(refusal) => answers.extend(std::iter::repeat_n(Err(refusal), count)),
+            }
+        }
+        answers
+    }
+
+    /// Forgets the log before a place (the log's last event always stays); answers how many events went.
+    ///
+    /// # Errors
+    /// An operating error of the disk.
+    pub fn trim(&mut self, before: Seq) -> Answer<u64> {
+        self.usable()?;
+        self.transact(|batch| batch.trim(before))
+    }
+
+    /// Whether an error of the disk makes [`Writer::reopen`] necessary, and which.
+    #[must_use]
+    pub fn broken(&self) -> Option<&Refusal> {
+        self.broken.as_ref()
+    }
+
+    /// Opens the database again after an error of the disk. Readers are not disturbed while it fails.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` while the disk is still full, and other operating errors of it.
+    pub fn reopen(&mut self) -> Answer<()> {
+        self.store.reopen()?;
+        // What was in doubt is decided now.
+        self.last = self.store.read()?.last_seq()?;
+        self.broken = None;
+        Ok(())
+    }
+
+    /// The log's end.
+    #[must_use]
+    pub fn last_seq(&self) -> Seq {
+        self.last
+    }
+
+    fn usable(&self) -> Answer<()> {
+        match &self.broken {
+            None => Ok(()),
+            Some(refusal) => Err(refusal.clone().context("the database waits to be reopened after an error")),
+        }
+    }
+
+    fn transact<T>(&mut self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, redb::Error>) -> Answer<T> {
+        let last = self.last;
+        let done = (|| {
+            let transaction = self.store.begin_write()?;
+            let mut batch = Batch::new(Tables::open(&transaction)?, last);
+            let done = work(&mut batch)?;
+            let (end, wrote) = (batch.last_seq(), batch.wrote());
+            drop(batch);
+            if wrote {
+                transaction.commit()?;
+            } else {
+                transaction.abort()?;
+            }
+            Ok::<_, redb::Error>((done, end))
+        })();
+        match done {
+            Ok((done, end)) => {
+                self.last = end;
+                Ok(done)
+            }
+            Err(error) => {
+                let refusal = refusal(DOING, error);
+                tracing::error!(%refusal, "the database must be reopened");
+                self.broken = Some(refusal.clone());
+                Err(refusal)
+            }
+        }
+    }
+}
