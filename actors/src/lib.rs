@@ -4,6 +4,7 @@ pub mod archive;
 pub mod config;
 pub mod drivers;
 pub mod image_graph;
+pub mod names;
 pub mod root;
 pub mod runtime;
 pub mod serve;

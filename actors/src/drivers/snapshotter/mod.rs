@@ -1,0 +1,89 @@
+//! Snapshotters: where file systems in layers are kept, one folder a snapshot.
+//!
+//! Keys, parents and labels are rows of the store; a backend knows numbers. All backends pass the suite in
+//! [`suite`].
+//!
+//! ```text
+//!   ROOT/snapshots/7/fs      the snapshot's own files
+//!   ROOT/snapshots/7/work    overlayfs only: for the kernel
+//!   ROOT/new/...             being made: renamed into place when whole
+//!   ROOT/trash/...           removed: deleted when there is time
+//! ```
+
+mod folders;
+mod native;
+mod overlayfs;
+#[cfg(test)]
+mod suite;
+
+pub use native::Native;
+pub use overlayfs::{Overlayfs, check as check_overlayfs};
+
+use wharf_messages::{
+    Answer, Mount,
+    snapshot::{SnapshotKind, Usage},
+};
+
+/// A snapshot's place among the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Placement<'a> {
+    /// Its number.
+    pub id: u64,
+    /// What it is.
+    pub kind: SnapshotKind,
+    /// The numbers of what it stands on, nearest first.
+    pub ancestors: &'a [u64],
+}
+
+/// A backend. Every call may block on the disk.
+pub trait Snapshotter: Send + Sync {
+    /// Its name: `overlayfs`.
+    fn name(&self) -> &'static str;
+
+    /// Makes the folder of an active snapshot or a view, whole or not at all.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for the number, and what the disk says.
+    fn prepare(&self, place: &Placement<'_>) -> Answer<()>;
+
+    /// How to mount an active snapshot or a view.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a committed one.
+    fn mounts(&self, place: &Placement<'_>) -> Answer<Vec<Mount>>;
+
+    /// Freezes an active snapshot: what it holds is on the disk when this answers. Called again, it does no harm.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn commit(&self, place: &Placement<'_>) -> Answer<Usage>;
+
+    /// Measures a snapshot's own files.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such folder.
+    fn usage(&self, id: u64) -> Answer<Usage>;
+
+    /// Moves a snapshot's folder into the trash; fine if there is none.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn remove(&self, id: u64) -> Answer<()>;
+
+    /// Deletes what is in the trash.
+    ///
+    /// # Errors
+    /// What the disk says; what could not be deleted stays for the next time.
+    fn empty_trash(&self) -> Answer<()>;
+
+    /// Moves the folders that nobody knows, and what was half made, into the trash; answers their numbers.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn sweep(&self, known: &dyn Fn(u64) -> bool) -> Answer<Vec<u64>>;
+
+    /// Whether a snapshot may be prepared without its parent and get it when it is committed.
+    fn late_parent(&self) -> bool {
+        false
+    }
+}

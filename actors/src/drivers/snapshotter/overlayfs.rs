@@ -1,0 +1,161 @@
+//! Snapshots as the kernel's overlay layers them: each holds only what it changes.
+
+use super::{
+    Placement, Snapshotter,
+    folders::{self, Folders},
+};
+use crate::drivers::attributes;
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+};
+use wharf_messages::{
+    Answer, Mount, Refusal,
+    snapshot::{SnapshotKind, Usage},
+};
+
+/// The backend.
+pub struct Overlayfs {
+    folders: Folders,
+    /// Options every mount gets.
+    options: Vec<String>,
+}
+
+impl Overlayfs {
+    /// Opens a root folder.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn open(root: &Path) -> Answer<Self> {
+        let folders = Folders::open(root)?;
+        let mut options = Vec::new();
+        // Where the kernel indexes inodes by default, a lower layer shared by many mounts would be refused (EBUSY).
+        if Path::new("/sys/module/overlay/parameters/index").exists() {
+            options.push("index=off".to_owned());
+        }
+        Ok(Self { folders, options })
+    }
+
+    fn path(&self, id: u64, part: &str) -> String {
+        self.folders.of(id).join(part).to_string_lossy().into_owned()
+    }
+}
+
+impl Snapshotter for Overlayfs {
+    fn name(&self) -> &'static str {
+        "overlayfs"
+    }
+
+    fn prepare(&self, place: &Placement<'_>) -> Answer<()> {
+        let parent = place.ancestors.first().map(|id| self.folders.fs(*id));
+        self.folders.make(place.id, |folder| {
+            let fs = folder.join("fs");
+            fs::DirBuilder::new().mode(0o755).create(&fs)?;
+            if place.kind == SnapshotKind::Active {
+                fs::DirBuilder::new().mode(0o711).create(folder.join("work"))?;
+            }
+            match parent {
+                // The upper's root is the merged root: it must look as the parent's does.
+                Some(parent) => attributes::copy(&parent, &fs),
+                // The mode above went through the umask.
+                None => fs::set_permissions(&fs, fs::Permissions::from_mode(0o755)),
+            }
+        })
+    }
+
+    fn mounts(&self, place: &Placement<'_>) -> Answer<Vec<Mount>> {
+        let lower = || place.ancestors.iter().map(|id| self.path(*id, "fs")).collect::<Vec<_>>().join(":");
+        let bind = |id: u64, access: &str| Mount {
+            kind: "bind".to_owned(),
+            source: self.path(id, "fs"),
+            target: String::new(),
+            options: vec![access.to_owned(), "rbind".to_owned()],
+        };
+        let overlay = |own: Vec<String>| Mount {
+            kind: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            target: String::new(),
+            options: self.options.iter().cloned().chain(own).collect(),
+        };
+        let mount = match (place.kind, place.ancestors) {
+            (SnapshotKind::Committed, _) => {
+                return Err(Refusal::failed_precondition(format!(
+                    "snapshot {} is committed and has no mounts",
+                    place.id
+                )));
+            }
+            // Nothing to lay over: the folder itself.
+            (SnapshotKind::Active, []) => bind(place.id, "rw"),
+            (SnapshotKind::View, []) => bind(place.id, "ro"),
+            (SnapshotKind::View, [parent]) => bind(*parent, "ro"),
+            (SnapshotKind::View, _) => overlay(vec![format!("lowerdir={}", lower())]),
+            (SnapshotKind::Active, _) => overlay(vec![
+                format!("workdir={}", self.path(place.id, "work")),
+                format!("upperdir={}", self.path(place.id, "fs")),
+                format!("lowerdir={}", lower()),
+            ]),
+        };
+        Ok(vec![mount])
+    }
+
+    fn commit(&self, place: &Placement<'_>) -> Answer<Usage> {
+        let usage = self.folders.usage(place.id)?;
+        let fs = self.folders.fs(place.id);
+        folders::sync(&fs).map_err(|e| Refusal::io(format!("sync snapshot {}", place.id), &e))?;
+        Ok(usage)
+    }
+
+    fn usage(&self, id: u64) -> Answer<Usage> {
+        self.folders.usage(id)
+    }
+
+    fn remove(&self, id: u64) -> Answer<()> {
+        self.folders.remove(id)
+    }
+
+    fn empty_trash(&self) -> Answer<()> {
+        self.folders.empty_trash()
+    }
+
+    fn sweep(&self, known: &dyn Fn(u64) -> bool) -> Answer<Vec<u64>> {
+        self.folders.sweep(known)
+    }
+
+    fn late_parent(&self) -> bool {
+        true
+    }
+}
+
+/// Whether overlay mounts work on the file system of `root`, by trying.
+///
+/// # Errors
+/// `FailedPrecondition` that says why not.
+pub fn check(root: &Path) -> Answer<()> {
+    let attempt = || -> io::Result<()> {
+        let folder = root.join(format!("check-{}", crate::names::random()));
+        let made = || -> io::Result<()> {
+            for part in ["lower", "upper", "work", "merged"] {
+                fs::create_dir_all(folder.join(part))?;
+            }
+            let path = |part: &str| folder.join(part).to_string_lossy().into_owned();
+            let mount = Mount {
+                kind: "overlay".to_owned(),
+                source: "overlay".to_owned(),
+                target: String::new(),
+                options: vec![
+                    format!("lowerdir={}", path("lower")),
+                    format!("upperdir={}", path("upper")),
+                    format!("workdir={}", path("work")),
+                ],
+            };
+            let merged = folder.join("merged");
+            crate::drivers::mount::mount_all(&[mount], &merged).map_err(|r| io::Error::other(r.to_string()))?;
+            crate::drivers::mount::unmount(&merged).map_err(|r| io::Error::other(r.to_string()))
+        };
+        let tried = made();
+        folders::remove_tree(&folder)?;
+        tried
+    };
+    attempt().map_err(|e| Refusal::failed_precondition(format!("overlayfs does not work on {}: {e}", root.display())))
+}

@@ -1,0 +1,165 @@
+//! What every backend must do: one suite, run on each.
+
+use super::{Native, Overlayfs, Placement, Snapshotter};
+use crate::drivers::mount::TempMount;
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+};
+use wharf_messages::{
+    RefusalKind,
+    snapshot::SnapshotKind::{self, Active, Committed, View},
+};
+
+fn place(id: u64, kind: SnapshotKind, ancestors: &[u64]) -> Placement<'_> {
+    Placement { id, kind, ancestors }
+}
+
+/// Prepares, changes through the mount, and commits.
+fn layer(backend: &dyn Snapshotter, temp: &Path, id: u64, ancestors: &[u64], change: impl FnOnce(&Path)) {
+    let at = place(id, Active, ancestors);
+    backend.prepare(&at).unwrap();
+    let mount = TempMount::new(&backend.mounts(&at).unwrap(), temp).unwrap();
+    change(mount.path());
+    drop(mount);
+    backend.commit(&at).unwrap();
+}
+
+fn view(backend: &dyn Snapshotter, temp: &Path, id: u64, ancestors: &[u64], look: impl FnOnce(&Path)) {
+    let at = place(id, View, ancestors);
+    backend.prepare(&at).unwrap();
+    let mount = TempMount::new(&backend.mounts(&at).unwrap(), temp).unwrap();
+    look(mount.path());
+}
+
+fn run(test: fn(&dyn Snapshotter, &Path)) {
+    for open in
+        [(|root: &Path| Box::new(Overlayfs::open(root).unwrap()) as Box<dyn Snapshotter>) as fn(&Path) -> _, |root| {
+            Box::new(Native::open(root).unwrap())
+        }]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = open(&dir.path().join("root"));
+        let temp = dir.path().join("temp");
+        fs::create_dir(&temp).unwrap();
+        test(&*backend, &temp);
+    }
+}
+
+#[test]
+fn a_chain_shows_each_layers_changes() {
+    run(|backend, temp| {
+        layer(backend, temp, 1, &[], |root| {
+            fs::create_dir(root.join("etc")).unwrap();
+            fs::write(root.join("etc/a"), "1").unwrap();
+            fs::write(root.join("etc/gone"), "1").unwrap();
+            fs::create_dir(root.join("opaque")).unwrap();
+            fs::write(root.join("opaque/old"), "1").unwrap();
+        });
+        layer(backend, temp, 2, &[1], |root| {
+            fs::write(root.join("etc/a"), "2").unwrap();
+            fs::remove_file(root.join("etc/gone")).unwrap();
+            fs::remove_dir_all(root.join("opaque")).unwrap();
+            fs::create_dir(root.join("opaque")).unwrap();
+            fs::write(root.join("opaque/new"), "2").unwrap();
+            fs::rename(root.join("etc"), root.join("etc2"))
+                .or_else(|e| {
+                    // Overlay refuses to rename a folder of a lower layer (EXDEV); mv(1) copies then.
+                    assert_eq!(e.raw_os_error(), Some(18));
+                    fs::create_dir(root.join("etc2")).and_then(|()| fs::rename(root.join("etc/a"), root.join("etc2/a")))
+                })
+                .unwrap();
+        });
+        view(backend, temp, 3, &[2, 1], |root| {
+            assert_eq!(fs::read(root.join("etc2/a")).unwrap(), b"2");
+            assert!(!root.join("etc2/gone").exists() && !root.join("etc/gone").exists());
+            let names: Vec<_> = fs::read_dir(root.join("opaque")).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(names, ["new"]);
+            assert!(fs::write(root.join("x"), "").is_err());
+        });
+        view(backend, temp, 4, &[1], |root| {
+            assert_eq!(fs::read(root.join("etc/a")).unwrap(), b"1");
+            assert!(root.join("opaque/old").exists());
+        });
+    });
+}
+
+#[test]
+fn files_keep_all_that_they_are() {
+    run(|backend, temp| {
+        layer(backend, temp, 1, &[], |root| {
+            fs::set_permissions(root, fs::Permissions::from_mode(0o751)).unwrap();
+            std::os::unix::fs::chown(root, Some(7), Some(8)).unwrap();
+            fs::write(root.join("file"), "x").unwrap();
+            std::os::unix::fs::chown(root.join("file"), Some(1000), Some(1001)).unwrap();
+            fs::set_permissions(root.join("file"), fs::Permissions::from_mode(0o4755)).unwrap();
+            fs::hard_link(root.join("file"), root.join("link")).unwrap();
+            symlink("/nowhere", root.join("symlink")).unwrap();
+            rustix::fs::lsetxattr(root.join("file"), "user.note", b"kept", rustix::fs::XattrFlags::empty()).unwrap();
+        });
+        layer(backend, temp, 2, &[1], |_| {});
+        view(backend, temp, 3, &[2, 1], |root| {
+            let meta = fs::metadata(root).unwrap();
+            assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o751, 7, 8));
+            let meta = fs::metadata(root.join("file")).unwrap();
+            assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o4755, 1000, 1001));
+            assert_eq!(meta.ino(), fs::metadata(root.join("link")).unwrap().ino());
+            assert_eq!(fs::read_link(root.join("symlink")).unwrap(), Path::new("/nowhere"));
+            let mut value = [0; 16];
+            let n = rustix::fs::lgetxattr(root.join("file"), "user.note", &mut value[..]).unwrap();
+            assert_eq!(&value[..n], b"kept");
+        });
+    });
+}
+
+#[test]
+fn a_hundred_and_thirty_layers() {
+    run(|backend, temp| {
+        let mut ancestors: Vec<u64> = Vec::new();
+        for id in 1..=130 {
+            layer(backend, temp, id, &ancestors, |root| fs::write(root.join(format!("f{id}")), "").unwrap());
+            ancestors.insert(0, id);
+        }
+        view(backend, temp, 200, &ancestors, |root| assert_eq!(fs::read_dir(root).unwrap().count(), 130));
+    });
+}
+
+#[test]
+fn usage_counts_own_files_and_hard_links_once() {
+    run(|backend, temp| {
+        layer(backend, temp, 1, &[], |root| {
+            fs::write(root.join("a"), vec![1; 8192]).unwrap();
+            fs::hard_link(root.join("a"), root.join("b")).unwrap();
+        });
+        let usage = backend.usage(1).unwrap();
+        assert_eq!(usage.inodes, 2, "the root and one file");
+        assert!((8192..65536).contains(&usage.size_bytes), "{usage:?}");
+    });
+}
+
+#[test]
+fn numbers_are_used_once_and_committed_ones_are_not_mounted() {
+    run(|backend, _| {
+        backend.prepare(&place(1, Active, &[])).unwrap();
+        assert_eq!(backend.prepare(&place(1, Active, &[])).unwrap_err().kind, RefusalKind::AlreadyExists);
+        assert_eq!(backend.mounts(&place(1, Committed, &[])).unwrap_err().kind, RefusalKind::FailedPrecondition);
+        assert_eq!(backend.usage(9).unwrap_err().kind, RefusalKind::NotFound);
+    });
+}
+
+#[test]
+fn what_is_removed_or_unknown_goes_through_the_trash() {
+    run(|backend, temp| {
+        for id in 1..=3 {
+            layer(backend, temp, id, &[], |root| fs::write(root.join("a"), "x").unwrap());
+        }
+        backend.remove(1).unwrap();
+        backend.remove(1).unwrap();
+        assert_eq!(backend.sweep(&|id| id == 2).unwrap(), [3]);
+        assert!(backend.usage(1).is_err() && backend.usage(2).is_ok() && backend.usage(3).is_err());
+        backend.empty_trash().unwrap();
+        let left = fs::read_dir(temp.parent().unwrap().join("root/trash")).unwrap().count();
+        assert_eq!(left, 0);
+    });
+}
