@@ -13,6 +13,7 @@ pub mod container;
 pub mod content;
 pub mod descriptor;
 pub mod event;
+pub mod filter;
 pub mod id;
 pub mod image;
 pub mod labels;
