@@ -332,3 +332,34 @@ fn secret_header(text: String) -> Answer<HeaderValue> {
     header.set_sensitive(true);
     Ok(header)
 }
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn credentials_do_not_leave_tls_for_a_realm() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        for (registry, realm, has_credentials, expected) in [
+            ("https://r.example/v2/", "https://auth.example/token", true, Some("https://auth.example/token")),
+            ("https://r.example/v2/", "/token", true, Some("https://r.example/token")),
+            ("https://r.example/v2/", "http://auth.example/token", true, None),
+            ("https://r.example/v2/", "http://auth.example/token", false, Some("http://auth.example/token")),
+            ("https://r.example/v2/", "http://127.0.0.1:5001/token", true, Some("http://127.0.0.1:5001/token")),
+            ("http://r.example/v2/", "http://auth.example/token", true, Some("http://auth.example/token")),
+            ("https://r.example/v2/", "https://me:pw@auth.example/token", true, Some("https://auth.example/token")),
+            ("https://r.example/v2/", "file:///etc/shadow", false, None),
+        ] {
+            let found = realm_url(&url(registry), realm, has_credentials).ok();
+            assert_eq!(found, expected.map(url), "{registry} {realm}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_asked_for_once() {
+        let needed = ["repository:a:pull".to_owned()];
+        assert_eq!(union(&needed, None), ["repository:a:pull"]);
+        assert_eq!(union(&needed, Some("repository:a:pull")), ["repository:a:pull"]);
+        assert_eq!(union(&needed, Some("x  y:z repository:a:pull")), ["repository:a:pull", "x", "y:z"]);
+    }
+}

@@ -55,6 +55,7 @@ impl HttpRegistry {
             lost: Vec::new(),
             may_range: true,
             rate: Rate::default(),
+            is_overdue: false,
         };
         if offset_bytes > descriptor.size_bytes {
             return Err(Refusal::out_of_range(format!(
@@ -97,6 +98,8 @@ struct Download {
     /// Cleared when this host has no sense for ranges.
     may_range: bool,
     rate: Rate,
+    /// The last chunk was good, but too long in coming.
+    is_overdue: bool,
 }
 
 impl Download {
@@ -109,6 +112,10 @@ impl Download {
             if self.offset_bytes >= self.descriptor.size_bytes {
                 self.finish();
                 return Ok(None);
+            }
+            if std::mem::take(&mut self.is_overdue) {
+                let slow = Failure::transient(Refusal::deadline_exceeded(self.at_byte("too slow")));
+                self.lose(slow).await?;
             }
             let idle = self.limits().idle;
             let Some(response) = &mut self.response else {
@@ -152,21 +159,10 @@ impl Download {
         if length > self.descriptor.size_bytes - self.offset_bytes {
             return Err(Refusal::failed_precondition(self.at_byte("sends more than the descriptor's size")).into());
         }
-        if is_slow && length == 0 {
-            return Err(Failure::transient(Refusal::deadline_exceeded(self.at_byte("too slow"))));
-        }
         self.offset_bytes += length;
         self.gained_bytes += length;
         self.has_gained |= length > 0;
-        if is_slow && self.offset_bytes < self.descriptor.size_bytes {
-            tracing::debug!(at = self.at_byte("too slow"), "download will be resumed on a new connection");
-            // The bytes are good; the next call finds no connection and makes one.
-            self.response = None;
-            self.failures += 1;
-            if self.failures >= self.registry.limits().attempts {
-                return Err(Refusal::deadline_exceeded(self.at_byte("too slow")).into());
-            }
-        }
+        self.is_overdue |= is_slow;
         Ok(chunk)
     }
 

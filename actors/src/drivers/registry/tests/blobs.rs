@@ -162,22 +162,51 @@ async fn a_stalled_download_is_resumed() {
     assert_eq!(server.seen()[1].range(), Some(1000));
 }
 
+/// Serves a byte at a time.
+async fn dripping(bytes: &[u8]) -> Server {
+    let bytes = bytes.to_vec();
+    Server::start(move |seen, _| ranged(&bytes, seen).then(Then::Drip(rest(&bytes, seen), Duration::from_millis(5))))
+        .await
+}
+
+fn impatient() -> Limits {
+    Limits { rate_min_bytes_per_s: 1 << 20, rate_window: Duration::from_millis(100), ..limits() }
+}
+
 #[tokio::test]
 async fn a_dripping_server_is_given_up() {
     let bytes = content(SIZE);
-    let served = bytes.clone();
-    let server = Server::start(move |seen, _| {
-        let rest = rest(&served, seen);
-        ranged(&served, seen).then(Then::Drip(rest, Duration::from_millis(5)))
-    })
-    .await;
-    let limits = Limits { rate_min_bytes_per_s: 1 << 20, rate_window: Duration::from_millis(100), ..limits() };
-    let (got, refusal) = fetch_with(&server, limits, &layer(&bytes), 0).await.unwrap();
+    let server = dripping(&bytes).await;
+    let (got, refusal) = fetch_with(&server, impatient(), &layer(&bytes), 0).await.unwrap();
     let refusal = refusal.unwrap();
     assert!(refusal.is(RefusalKind::DeadlineExceeded) && refusal.detail.contains("too slow"), "{refusal}");
     assert!(bytes.starts_with(&got) && got.len() < SIZE);
     assert_eq!(server.seen().len(), 3);
     server.deserted().await;
+}
+
+#[tokio::test]
+async fn a_dripping_mirror_is_left_without_a_gap() {
+    let bytes = content(SIZE);
+    let mirror = dripping(&bytes).await;
+    let whole = bytes.clone();
+    let upstream = Server::start(move |seen, _| ranged(&whole, seen).then(Then::Whole(rest(&whole, seen)))).await;
+    let (_dir, options) = mirrored(&mirror, &upstream);
+    let registry = registries(impatient()).open(&options);
+    let stream = registry.fetch(&reference("images.example/app:v1"), &layer(&bytes), 0).await.unwrap();
+    let (got, refusal) = collect(stream).await;
+    assert!(got == bytes, "{refusal:?}");
+    assert_eq!((mirror.seen().len(), upstream.seen().len()), (3, 1));
+}
+
+/// Options under which images.example has a mirror.
+fn mirrored(mirror: &Server, upstream: &Server) -> (tempfile::TempDir, RegistryOptions) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("images.example")).unwrap();
+    let toml = format!("server = 'http://{}'\n[host.'http://{}']", upstream.address, mirror.address);
+    std::fs::write(dir.path().join("images.example/hosts.toml"), toml).unwrap();
+    let options = RegistryOptions { hosts_dir: Some(dir.path().display().to_string()), ..plain() };
+    (dir, options)
 }
 
 #[tokio::test]
@@ -192,14 +221,7 @@ async fn a_mirror_that_dies_is_followed_by_the_next_host() {
     })
     .await;
     let upstream = Server::start(move |seen, _| ranged(&whole, seen).then(Then::Whole(rest(&whole, seen)))).await;
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("images.example")).unwrap();
-    std::fs::write(
-        dir.path().join("images.example/hosts.toml"),
-        format!("server = 'http://{}'\n[host.'http://{}']", upstream.address, mirror.address),
-    )
-    .unwrap();
-    let options = RegistryOptions { hosts_dir: Some(dir.path().display().to_string()), ..plain() };
+    let (_dir, options) = mirrored(&mirror, &upstream);
     let stream = open(&options).fetch(&reference("images.example/app:v1"), &layer(&bytes), 0).await.unwrap();
     let (got, refusal) = collect(stream).await;
     assert!(got == bytes, "{refusal:?}");

@@ -7,6 +7,7 @@ mod peer;
 mod real;
 mod redirects;
 mod server;
+mod uploads;
 
 use super::*;
 use futures_util::StreamExt;
