@@ -9,4 +9,17 @@ pub struct SystemConfig {
     pub root: PathBuf,
     /// Where the state that dies with a boot is.
     pub state: PathBuf,
+    /// How many events the log keeps; older ones are forgotten.
+    pub events_max: u64,
+}
+
+impl SystemConfig {
+    /// How many events the log keeps unless told otherwise: some weeks of a busy machine, some 100 MB at the most.
+    pub const EVENTS_MAX: u64 = 200_000;
+
+    /// The configuration for these folders, and otherwise as it comes.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), state: state.into(), events_max: Self::EVENTS_MAX }
+    }
 }

@@ -1,14 +1,18 @@
 //! The actor system: everything that decides, supervises and touches the world.
 
 pub mod archive;
+pub mod bus;
 pub mod config;
 pub mod drivers;
 pub mod image_graph;
+pub mod journal;
 pub mod names;
 pub mod root;
 pub mod runtime;
 pub mod serve;
 pub mod task;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use config::SystemConfig;
 use std::sync::Arc;
@@ -22,12 +26,18 @@ pub struct Wharf(Arc<System>);
 pub struct System {
     /// The actors that are always there.
     pub actors: root::Actors,
+    /// What is told.
+    pub bus: bus::Bus,
     /// What time it is.
     pub clock: runtime::Clock,
     /// What the system was told when it started.
     pub config: SystemConfig,
+    /// The way to change anything.
+    pub journal: journal::Journal,
     /// Threads for heavy bytes and CPU.
     pub pool: runtime::Pool,
+    /// Rows to read, and the bytes of blobs.
+    pub store: wharf_store::Store,
     /// The live supervision tree.
     pub tree: Arc<runtime::Tree>,
 }

@@ -6,12 +6,16 @@
 
 use crate::{
     System, Wharf,
+    bus::Bus,
     config::SystemConfig,
-    runtime::{Actor, ChildSpec, Clock, Ctx, GaveUp, Group, Pool, Restart, Restarted, Supervised, Tree},
+    journal::{self, Journal, JournalSeat},
+    runtime::{Actor, ChildSpec, Clock, Ctx, GaveUp, Group, Pool, Restarted, Supervised, Tree},
 };
 use std::{future::Future, io, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use wharf_messages::event::Event;
+use wharf_store::{Commit, OpenError};
 
 /// How the root itself is restarted.
 pub const ROOT: ChildSpec = ChildSpec::permanent("root")
@@ -78,8 +82,10 @@ macro_rules! tree {
         }
 
         /// The tree below the root, in the order of its start.
-        pub const TREE: &[Declared] =
-            &[$(Declared { spec: <$actor as Fixed>::SPEC, child: <$actor as Fixed>::CHILD },)*];
+        pub const TREE: &[Declared] = &[
+            Declared { spec: &journal::SPEC, child: None },
+            $(Declared { spec: <$actor as Fixed>::SPEC, child: <$actor as Fixed>::CHILD },)*
+        ];
     };
 }
 
@@ -88,6 +94,9 @@ tree! {}
 /// Why the system could not run, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The root folder cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// No threads, no event loop.
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
@@ -131,50 +140,119 @@ async fn live<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let (tree, restarts) = Tree::new();
-    let mut group = Group::new(&tree, &ROOT);
-    let seats = Seats::new(&group);
-    let wharf = Wharf::new(System {
-        actors: seats.handles(),
-        clock: Clock::system(),
-        config,
-        pool: Pool::start().map_err(RunError::Runtime)?,
-        tree,
-    });
-    let writing_restarts = tokio::task::spawn_local(write_restarts(restarts));
-    if let Err(gave_up) = seats.start(&mut group, &wharf).await {
-        group.stop().await;
-        return Err(gave_up.into());
-    }
-
+    let (wharf, mut group) = start(config, Clock::system()).await?;
     let serving = CancellationToken::new();
     let mut front_ends = tokio::spawn(serve(wharf, serving.clone()));
     let ended = tokio::select! {
-        // Whoever drives the group hears a failure at once, whatever the front ends do.
-        biased;
         failed = group.watch() => Err(failed),
         () = shutdown.cancelled() => Ok(()),
-        _ = &mut front_ends => Ok(()),
+        end = &mut front_ends => {
+            tracing::warn!(ok = end.is_ok(), "the front ends ended by themselves");
+            Ok(())
+        }
     };
     serving.cancel();
     if !front_ends.is_finished() && tokio::time::timeout(FRONT_ENDS_BUDGET, &mut front_ends).await.is_err() {
-        tracing::warn!(budget_ms = FRONT_ENDS_BUDGET.as_millis(), "front ends did not stop within their budget");
+        tracing::warn!(budget_ms = FRONT_ENDS_BUDGET.as_millis(), "the front ends did not stop within their budget");
         front_ends.abort();
     }
     group.stop().await;
-    writing_restarts.abort();
     ended.map_err(RunError::GaveUp)
 }
 
-/// Writes restarts into the log.
-async fn write_restarts(mut restarts: mpsc::Receiver<Restarted>) {
-    while let Some(restarted) = restarts.recv().await {
-        tracing::info!(path = restarted.path, restarts = restarted.restarts, "was restarted");
+/// Opens the root and starts every part; all take messages when it answers.
+pub(crate) async fn start(config: SystemConfig, clock: Clock) -> Result<(Wharf, Group), RunError> {
+    let (store, writer) = wharf_store::open(&config.root, wharf_store::Options::default())?;
+    let (tree, restarts) = Tree::new();
+    let mut group = Group::new(&tree, &ROOT);
+    let journal = JournalSeat::new(&group);
+    let seats = Seats::new(&group);
+    let (bus, tail) = Bus::new(store.clone(), clock.clone());
+    let wharf = Wharf::new(System {
+        actors: seats.handles(),
+        bus,
+        journal: journal.journal(),
+        pool: Pool::start().map_err(RunError::Runtime)?,
+        store,
+        tree,
+        clock: clock.clone(),
+        config,
+    });
+    journal.start(&mut group, writer, tail, clock, wharf.config.events_max).map_err(RunError::Runtime)?;
+    tokio::task::spawn_local(write_restarts(restarts, wharf.journal.clone()));
+    match seats.start(&mut group, &wharf).await {
+        Ok(()) => Ok((wharf, group)),
+        Err(gave_up) => {
+            group.stop().await;
+            Err(gave_up.into())
+        }
     }
 }
 
-/// The tree as it must be while nothing is going on: path and restart of each part.
-#[must_use]
-pub fn declared() -> Vec<(&'static str, Restart)> {
-    TREE.iter().map(|row| (row.spec.name, row.spec.restart)).collect()
+/// Writes restarts into the log, until the tree is gone.
+pub(crate) async fn write_restarts(mut restarts: mpsc::Receiver<Restarted>, journal: Journal) {
+    while let Some(Restarted { path, reason, restarts }) = restarts.recv().await {
+        let event = Event::ChildRestarted { path: path.clone(), reason, restarts };
+        let commit = Commit { events: vec![event], ..Commit::default() };
+        if let Err(refusal) = journal.commit(commit).await {
+            tracing::warn!(path, restarts, %refusal, "a restart was not written down");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wharf_messages::Timestamp;
+
+    /// Runs a test on an arbiter like the daemon's.
+    fn on_an_arbiter<T>(test: impl Future<Output = T>) -> T {
+        actix::System::with_tokio_rt(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap())
+            .block_on(test)
+    }
+
+    #[test]
+    fn the_running_tree_is_the_declared_one() {
+        let dir = tempfile::tempdir().unwrap();
+        on_an_arbiter(async {
+            let config = SystemConfig::new(dir.path().join("root"), dir.path().join("state"));
+            let (wharf, group) = start(config, Clock::manual(Timestamp::ZERO)).await.unwrap();
+            let mut declared: Vec<_> = TREE.iter().map(|row| (row.spec.name.to_owned(), row.spec.restart)).collect();
+            declared.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+            let running: Vec<_> = wharf.tree.report().into_iter().map(|child| (child.path, child.restart)).collect();
+            assert_eq!(running, declared);
+            group.stop().await;
+            assert_eq!(wharf.tree.report(), []);
+        });
+    }
+
+    #[test]
+    fn the_system_serves_until_it_is_told_to_stop_and_leaves_the_root_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = || SystemConfig::new(dir.path().join("root"), dir.path().join("state"));
+        for round in 1..=2 {
+            let shutdown = CancellationToken::new();
+            let stop = shutdown.clone();
+            let serve = |wharf: Wharf, stopping: CancellationToken| async move {
+                let event = Event::ChildRestarted { path: "x".to_owned(), reason: "test".to_owned(), restarts: round };
+                let commit = Commit { events: vec![event], ..Commit::default() };
+                assert_eq!(wharf.journal.commit(commit).await.unwrap().last_seq.0, u64::from(round));
+                stop.cancel();
+                stopping.cancelled().await;
+                // The journal still takes commits: front ends stop first.
+                let commit = Commit { events: Vec::new(), ..Commit::default() };
+                wharf.journal.commit(commit).await.unwrap();
+            };
+            run(config(), serve, shutdown).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_root_in_use_is_an_error_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = || SystemConfig::new(dir.path().join("root"), dir.path().join("state"));
+        let _held = wharf_store::open(&config().root, wharf_store::Options::default()).unwrap();
+        let error = run(config(), |_, _| async {}, CancellationToken::new()).unwrap_err();
+        assert!(matches!(error, RunError::Open(OpenError::InUse { .. })), "{error}");
+    }
 }

@@ -52,6 +52,10 @@ impl Group {
         }
     }
 
+    pub(crate) fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
     /// Makes a place for a member, so that others can be given its handle before it starts.
     pub fn seat<A: Supervised + Actor<Context = Ctx<A>>>(&self, spec: &'static ChildSpec) -> Seat<A> {
         Seat::new(&self.tree, spec.name.to_owned(), spec)

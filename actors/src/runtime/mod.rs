@@ -22,6 +22,7 @@ mod handle;
 mod job;
 mod router;
 mod supervisor;
+mod thread;
 mod tree;
 
 pub use actix::{Actor, Handler, Supervised};
@@ -33,6 +34,8 @@ pub use handle::{Ask, Handle, ReplyTo, Request, Tell};
 pub use job::{JobToken, Pool, blocking};
 pub use router::{Plural, Router, Scoped, child, route};
 pub use supervisor::Seat;
+pub(crate) use thread::ThreadPart;
+pub(crate) use tree::Node;
 pub use tree::{Restarted, Tree};
 
 #[cfg(test)]

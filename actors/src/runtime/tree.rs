@@ -115,6 +115,14 @@ impl Node {
         }
     }
 
+    /// Lets one more message in without a bound of our own: whoever sends waits for a place in the queue itself.
+    pub(crate) fn enter(&self) -> Answer<()> {
+        let entered = self
+            .queue
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queue| (queue & CLOSED == 0).then(|| queue + 1));
+        entered.map(drop).map_err(|_| self.gone())
+    }
+
     /// One message has left the queue.
     pub(crate) fn taken(&self) {
         self.queue.fetch_sub(1, Ordering::AcqRel);

@@ -1,0 +1,293 @@
+//! The journal: the only writer of the store, on a thread of its own.
+//!
+//! - Parent root; permanent; a failure is the root's at once (nothing can be done without it); stop budget 10 s; 1024
+//!   commits may wait, whoever brings more waits with them.
+//! - Takes commits, writes what waits in one transaction, and answers each once all are on the disk. A commit that comes
+//!   alone is written alone, at once: batches form only behind a write that is under way.
+//! - No jobs. A restart reopens the database and asks it where the log ends.
+//!
+//! ```text
+//!             commits wait                     written             an error of the disk
+//!   Waiting ---------------> Writing one batch -------> Waiting    ----------------------> Broken
+//!                                                                  reopened, on demand      |
+//!                                                       Waiting <---------------------------+
+//! ```
+//!
+//! Invariants:
+//! - **JOURNAL-1** A commit is answered, and its events are on the bus, only after it is durable.
+//! - **JOURNAL-2** Whoever has an answer finds its events on the bus: the high-water mark moves first.
+//! - **JOURNAL-3** One commit's refusal changes nothing and disturbs no other of its batch.
+
+use crate::{
+    bus::Tail,
+    runtime::{ChildSpec, Clock, Group, Node, ThreadPart},
+};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot};
+use wharf_messages::{Answer, Refusal, Timestamp, event::Seq};
+use wharf_store::{Commit, Committed, Writer};
+
+/// How the journal stands in the tree.
+pub const SPEC: ChildSpec =
+    ChildSpec::permanent("journal").stop_budget(Duration::from_secs(10)).mailbox(COMMITS_WAITING_MAX);
+
+/// How many commits may wait.
+const COMMITS_WAITING_MAX: u32 = 1024;
+/// How many are written at once: enough to make the disk's sync cheap for each, few enough not to keep the first waiting.
+const BATCH_MAX_COMMITS: usize = 256;
+/// How long a database that could not be reopened is left alone: at first, and at most.
+const REOPEN_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// What the journal writes to: the store's writer, or a test's stand-in.
+pub(crate) trait Log: Send + 'static {
+    /// Writes a batch and answers each commit, once all are durable.
+    fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>>;
+    /// Forgets the events before a place.
+    fn trim(&mut self, before: Seq) -> Answer<u64>;
+    /// Whether nothing can be written until it is reopened.
+    fn is_broken(&self) -> bool;
+    /// Opens it again.
+    fn reopen(&mut self) -> Answer<()>;
+    /// Where the log ends.
+    fn last_seq(&self) -> Seq;
+}
+
+impl Log for Writer {
+    fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>> {
+        Writer::commit(self, batch, now)
+    }
+
+    fn trim(&mut self, before: Seq) -> Answer<u64> {
+        Writer::trim(self, before)
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken().is_some()
+    }
+
+    fn reopen(&mut self) -> Answer<()> {
+        Writer::reopen(self)
+    }
+
+    fn last_seq(&self) -> Seq {
+        Writer::last_seq(self)
+    }
+}
+
+/// A commit on its way, and whom to answer.
+struct Entry {
+    commit: Commit,
+    reply: oneshot::Sender<Answer<Committed>>,
+}
+
+/// How commits reach the journal: from actors, jobs and front ends alike. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    commits: mpsc::Sender<Option<Entry>>,
+    node: Arc<Node>,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Journal({:?})", self.node)
+    }
+}
+
+impl Journal {
+    /// Has a commit written, and waits until it is durable.
+    ///
+    /// # Errors
+    /// The refusal of the change that could not be done, then nothing was; `ResourceExhausted` if the disk is full,
+    /// `Unavailable` if the journal was restarted meanwhile: then it is in doubt whether the commit was done.
+    ///
+    /// # Cancel safety
+    /// A commit that is waiting or being written is written when the future is dropped.
+    pub async fn commit(&self, commit: Commit) -> Answer<Committed> {
+        let (reply, answer) = oneshot::channel();
+        self.node.enter()?;
+        if self.commits.send(Some(Entry { commit, reply })).await.is_err() {
+            self.node.taken();
+            return Err(self.node.gone());
+        }
+        answer.await.unwrap_or_else(|_| Err(self.node.gone()))
+    }
+}
+
+/// The journal before it runs.
+pub(crate) struct JournalSeat {
+    journal: Journal,
+    waiting: mpsc::Receiver<Option<Entry>>,
+}
+
+impl JournalSeat {
+    /// Makes its place in the tree.
+    pub(crate) fn new(group: &Group) -> Self {
+        let (commits, waiting) = mpsc::channel(COMMITS_WAITING_MAX as usize);
+        Self { journal: Journal { commits, node: group.seat_thread(&SPEC) }, waiting }
+    }
+
+    /// How commits will reach it.
+    pub(crate) fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+
+    /// Starts it. Events go to `tail`; the newest `events_max` of them are kept in the log.
+    pub(crate) fn start(
+        self,
+        group: &mut Group,
+        log: impl Log,
+        tail: Tail,
+        clock: Clock,
+        events_max: u64,
+    ) -> std::io::Result<()> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let wake = self.journal.commits.downgrade();
+        let node = self.journal.node;
+        let part = Work {
+            log,
+            waiting: self.waiting,
+            tail,
+            clock,
+            node: Arc::clone(&node),
+            stopping: Arc::clone(&stopping),
+            reopen: Reopen::default(),
+            events_max,
+            trimmed_to: Seq(0),
+        };
+        group.start_thread(node, part, move || {
+            stopping.store(true, Ordering::Release);
+            // A full queue wakes the thread by itself.
+            let _ = wake.upgrade().map(|wake| wake.try_send(None));
+        })
+    }
+}
+
+/// What the thread works on. It survives the thread.
+struct Work<L> {
+    log: L,
+    waiting: mpsc::Receiver<Option<Entry>>,
+    tail: Tail,
+    clock: Clock,
+    node: Arc<Node>,
+    stopping: Arc<AtomicBool>,
+    reopen: Reopen,
+    events_max: u64,
+    trimmed_to: Seq,
+}
+
+impl<L: Log> ThreadPart for Work<L> {
+    fn run(&mut self) {
+        self.tail.reset(self.log.last_seq());
+        while let Some(first) = self.waiting.blocking_recv() {
+            let mut batch = Vec::new();
+            let mut replies = Vec::new();
+            let rest = std::iter::from_fn(|| self.waiting.try_recv().ok()).take(BATCH_MAX_COMMITS - 1);
+            for entry in std::iter::once(first).chain(rest).flatten() {
+                self.node.taken();
+                batch.push(entry.commit);
+                replies.push(entry.reply);
+            }
+            if !batch.is_empty() {
+                self.write(batch, replies);
+            }
+            if self.stopping.load(Ordering::Acquire) && self.waiting.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        self.stopping.store(false, Ordering::Release);
+        // A panic in the middle of a write leaves the database in doubt, exactly as an error of the disk does.
+        self.reopen.due = true;
+    }
+}
+
+impl<L: Log> Work<L> {
+    fn write(&mut self, batch: Vec<Commit>, replies: Vec<oneshot::Sender<Answer<Committed>>>) {
+        let answers = match self.reopen.make_usable(&mut self.log, &self.tail) {
+            Ok(()) => self.log.commit(batch, self.clock.now()),
+            Err(refusal) => replies.iter().map(|_| Err(refusal.clone())).collect(),
+        };
+        for committed in answers.iter().flatten() {
+            self.tail.push(&committed.events);
+        }
+        self.tail.advance(self.log.last_seq());
+        debug_assert_eq!(answers.len(), replies.len(), "every commit has its answer");
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            // Whoever asked may have gone away; the commit stands.
+            let _ = reply.send(answer);
+        }
+        self.trim();
+    }
+
+    /// Cuts the log's oldest events off, some at a time: each cut is a transaction of its own.
+    fn trim(&mut self) {
+        let Seq(last) = self.log.last_seq();
+        let before = Seq(last.saturating_sub(self.events_max));
+        let slack = (self.events_max / 64).max(16);
+        if before.0 < self.trimmed_to.0.saturating_add(slack) || self.log.is_broken() {
+            return;
+        }
+        match self.log.trim(before) {
+            Ok(events) => {
+                self.trimmed_to = before;
+                tracing::debug!(events, "the log was cut");
+            }
+            Err(refusal) => tracing::warn!(%refusal, "the log could not be cut"),
+        }
+    }
+}
+
+/// When to open a broken database again: whenever something is to be written, but not all the time.
+#[derive(Default)]
+struct Reopen {
+    /// Besides what the log itself says.
+    due: bool,
+    failures: u32,
+    last_try: Option<(Instant, Refusal)>,
+}
+
+impl Reopen {
+    fn make_usable(&mut self, log: &mut impl Log, tail: &Tail) -> Answer<()> {
+        if !self.due && !log.is_broken() {
+            return Ok(());
+        }
+        let (first, max) = REOPEN_BACKOFF;
+        let backoff = first.saturating_mul(1 << self.failures.saturating_sub(1).min(16)).min(max);
+        if let Some((at, refusal)) = &self.last_try
+            && self.failures > 0
+            && at.elapsed() < backoff
+        {
+            return Err(refusal.clone());
+        }
+        match log.reopen() {
+            Ok(()) => {
+                tracing::info!(failures = self.failures, "the database was reopened");
+                *self = Self::default();
+                // What was in doubt is decided now, and may be more than what was told.
+                tail.reset(log.last_seq());
+                Ok(())
+            }
+            Err(refusal) => {
+                let refusal = refusal.context("nothing can be changed until the database is open again");
+                if self.failures == 0 {
+                    tracing::error!(%refusal, "the database cannot be reopened");
+                }
+                self.failures += 1;
+                self.last_try = Some((Instant::now(), refusal.clone()));
+                Err(refusal)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
