@@ -17,8 +17,11 @@
 pub mod client;
 mod connection;
 mod dial;
+pub mod fifo;
 pub mod items;
+pub mod mount;
 mod pipe;
+pub mod spec;
 
 pub use client::Client;
 pub use dial::Dial;
