@@ -5,10 +5,14 @@
 //! is not. No subscriber has a queue, so none can fill memory, and none waits for another. It is not a child of the root
 //! for the same reason: it has no state that could fail.
 //!
+//! Calls: `events.watch`, `events.publish`; see `bus/calls.rs`.
+//!
 //! Invariants:
 //! - **BUS-1** A subscriber sees every event after its start that passes its filters, in order, once, or a gap that says
 //!   which are no longer there.
 //! - **BUS-2** The ring is a contiguous piece of the log that ends at the high-water mark.
+
+mod calls;
 
 use crate::runtime::{Clock, blocking};
 use std::{
@@ -21,6 +25,7 @@ use tokio::sync::watch;
 use wharf_messages::{
     Answer, Refusal, Timestamp,
     event::{Delivery, Event, EventRecord, Seq, Since},
+    filter::Filters,
 };
 use wharf_store::Store;
 
@@ -123,11 +128,8 @@ impl fmt::Debug for Bus {
     }
 }
 
-/// Decides whether a subscriber wants an event.
-pub type Filter = Arc<dyn Fn(&EventRecord) -> bool + Send + Sync>;
-
 /// What a subscriber wants.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Wanted {
     /// Where to start.
     pub since: Since,
@@ -135,15 +137,8 @@ pub struct Wanted {
     pub until: Option<Timestamp>,
     /// Whether to wait for more at the log's end.
     pub follow: bool,
-    /// Which events are wanted; none means all. Gaps are told in any case.
-    pub filter: Option<Filter>,
-}
-
-impl fmt::Debug for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { since, until, follow, filter } = self;
-        write!(f, "Wanted({since:?} until {until:?}, follow {follow}, filtered {})", filter.is_some())
-    }
+    /// Which events; gaps are told in any case.
+    pub filters: Filters,
 }
 
 impl Bus {
@@ -243,7 +238,7 @@ impl Subscription {
                 }
                 let Some(event) = self.chunk.pop_front() else { continue };
                 self.position = event.seq;
-                if self.wanted.filter.as_ref().is_none_or(|wants| wants(&event)) {
+                if self.wanted.filters.matches(&*event) {
                     return Ok(Some(Delivery::Event(Box::new(Arc::unwrap_or_clone(event)))));
                 }
             } else if !self.wanted.follow && self.position >= self.end {

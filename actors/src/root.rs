@@ -9,12 +9,17 @@ use crate::{
     bus::Bus,
     config::SystemConfig,
     journal::{self, Journal, JournalSeat},
-    runtime::{Actor, ChildSpec, Clock, Ctx, GaveUp, Group, Pool, Restarted, Supervised, Tree},
+    runtime::{self, Actor, ChildSpec, Clock, Ctx, GaveUp, Group, Pool, Restarted, Supervised, Tree},
+    serve::{CallIo, Serve},
 };
 use std::{future::Future, io, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use wharf_messages::event::Event;
+use wharf_messages::{
+    Answer, Meta,
+    event::Event,
+    supervision::{ChildReport, GetSupervisionTree},
+};
 use wharf_store::{Commit, OpenError};
 
 /// How the root itself is restarted.
@@ -129,7 +134,22 @@ where
         .build()
         .map_err(RunError::Runtime)?;
     let system = actix::System::with_tokio_rt(|| workers);
-    system.block_on(live(config, serve, shutdown))
+    let ended = system.block_on(live(config, serve, shutdown));
+    if let Err(RunError::GaveUp(GaveUp { path, reason })) = &ended {
+        tracing::error!(path, reason, "the daemon cannot go on and exits");
+    }
+    ended
+}
+
+/// Has panics logged with their place, where the default prints them past the log. What they mean for the part they
+/// happened in is its supervisor's to say. For the whole process, so the daemon's `main` decides it.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = runtime::panic_message(panic.payload());
+        tracing::error!(thread = thread.name().unwrap_or_default(), place, message, "panicked");
+    }));
 }
 
 async fn live<F>(
@@ -197,6 +217,12 @@ pub(crate) async fn write_restarts(mut restarts: mpsc::Receiver<Restarted>, jour
         if let Err(refusal) = journal.commit(commit).await {
             tracing::warn!(path, restarts, %refusal, "a restart was not written down");
         }
+    }
+}
+
+impl Serve for GetSupervisionTree {
+    async fn serve(self, wharf: Wharf, _: Meta, _: CallIo<()>) -> Answer<Vec<ChildReport>> {
+        Ok(wharf.tree.report())
     }
 }
 

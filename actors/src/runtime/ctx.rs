@@ -83,6 +83,7 @@ impl<A: Actor<Context = Self>> Ctx<A> {
     where
         F: Future + 'static,
     {
+        self.handle.0.node.set_idle(false);
         self.exclusive += 1;
         self.parts.wait(wrap_future::<F, A>(future).map(move |output, actor: &mut A, ctx: &mut Self| {
             ctx.exclusive -= 1;
@@ -128,6 +129,7 @@ impl<A: Actor<Context = Self>> Ctx<A> {
             token.cancel.cancel();
         }
         let over = job::start(name, work(token.clone()));
+        self.handle.0.node.set_idle(false);
         self.jobs += 1;
         self.concurrent(over, move |actor, result, ctx| {
             ctx.jobs -= 1;

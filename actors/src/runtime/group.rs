@@ -118,7 +118,11 @@ impl Group {
             tracing::error!(path, reason, rest_ms = rest.as_millis(), "every part is restarted");
             for member in self.members.iter().rev() {
                 member.order(Order::Hold);
-                member.reached(|phase| phase == Phase::Held).await;
+                let held = member.reached(|phase| phase == Phase::Held);
+                if tokio::time::timeout(member.spec.stop_budget, held).await.is_err() {
+                    let reason = "cannot be held back, it is stuck".to_owned();
+                    return Err(GaveUp { path: member.path.to_string(), reason });
+                }
             }
             tokio::time::sleep(rest).await;
             // What they said before they were held is settled by the restart.

@@ -31,6 +31,7 @@ pub use clock::Clock;
 pub use ctx::Ctx;
 pub use group::{GaveUp, Group};
 pub use handle::{Ask, Handle, ReplyTo, Request, Tell};
+pub(crate) use job::panic_message;
 pub use job::{JobToken, Pool, blocking};
 pub use router::{Plural, Router, Scoped, child, route};
 pub use supervisor::Seat;

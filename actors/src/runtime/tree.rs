@@ -17,6 +17,9 @@ use wharf_messages::{Answer, Refusal, supervision::ChildReport};
 /// How many reports of restarts may wait for whoever writes them down; more are only logged.
 const RESTARTS_WAITING_MAX: usize = 256;
 
+/// For how long a failure is the likely cause of what callers see.
+const FAILURE_RECENT: Duration = Duration::from_secs(10);
+
 /// Where a part stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -89,7 +92,7 @@ pub(crate) struct Node {
     idle: AtomicBool,
     /// Of the incarnation, in ms since the tree was made.
     started_ms: AtomicU64,
-    last_reason: Mutex<Option<Box<str>>>,
+    last_failure: Mutex<Option<(Instant, Box<str>)>>,
     waker: AtomicWaker,
     changed: Notify,
 }
@@ -142,9 +145,11 @@ impl Node {
             Phase::Draining | Phase::Ended => "has been stopped",
             _ => "is restarting",
         };
-        match &*lock(&self.last_reason) {
-            Some(reason) => Refusal::unavailable(format!("{} {what} after a failure ({reason}), retry", self.path)),
-            None => Refusal::unavailable(format!("{} {what}, retry", self.path)),
+        match &*lock(&self.last_failure) {
+            Some((at, reason)) if at.elapsed() < FAILURE_RECENT => {
+                Refusal::unavailable(format!("{} {what} after a failure ({reason}), retry", self.path))
+            }
+            _ => Refusal::unavailable(format!("{} {what}, retry", self.path)),
         }
     }
 
@@ -203,7 +208,7 @@ impl Node {
 
     /// Writes down why the part failed.
     pub(crate) fn failed(&self, reason: &str) {
-        *lock(&self.last_reason) = Some(reason.into());
+        *lock(&self.last_failure) = Some((Instant::now(), reason.into()));
     }
 
     /// Counts a restart and tells whoever writes them down.
@@ -213,7 +218,7 @@ impl Node {
     }
 
     pub(crate) fn last_reason(&self) -> Option<String> {
-        lock(&self.last_reason).as_deref().map(str::to_owned)
+        lock(&self.last_failure).as_ref().map(|(_, reason)| reason.to_string())
     }
 
     pub(crate) fn tree(&self) -> &Arc<Tree> {
@@ -282,7 +287,7 @@ impl Tree {
             order: AtomicU8::new(Order::None as u8),
             idle: AtomicBool::new(false),
             started_ms: AtomicU64::new(self.elapsed_ms()),
-            last_reason: Mutex::default(),
+            last_failure: Mutex::default(),
             waker: AtomicWaker::new(),
             changed: Notify::new(),
         });

@@ -1,0 +1,91 @@
+//! The bus's calls: following it, and putting a client's own event on it.
+
+use super::Wanted;
+use crate::{
+    Wharf,
+    serve::{CallIo, Serve},
+};
+use wharf_messages::{
+    Answer, Meta, Namespace, Refusal,
+    event::{Delivery, Event, PublishEvent, Seq, WatchEvents},
+    filter::Filters,
+};
+use wharf_store::Commit;
+
+/// The largest payload of a client's own event. Ours: the log keeps it, and every subscriber reads it.
+const PAYLOAD_MAX_BYTES: usize = 1 << 20;
+/// The longest topic of a client's own event.
+const TOPIC_MAX_BYTES: usize = 1024;
+
+impl Serve for WatchEvents {
+    async fn serve(self, wharf: Wharf, _: Meta, io: CallIo<Delivery>) -> Answer<Seq> {
+        let filters = Filters::parse(&self.filters)?;
+        let wanted = Wanted { since: self.since, until: self.until, follow: self.follow, filters };
+        let mut subscription = wharf.bus.subscribe(wanted).await?;
+        loop {
+            let delivery = tokio::select! {
+                delivery = subscription.next() => delivery?,
+                () = io.cancel.cancelled() => return Err(Refusal::canceled("watch events")),
+            };
+            let Some(delivery) = delivery else { return Ok(subscription.position()) };
+            // A full channel is a slow client: it lags alone.
+            if io.items.send(delivery).await.is_err() {
+                return Err(Refusal::canceled("watch events: the client went away"));
+            }
+        }
+    }
+}
+
+impl Serve for PublishEvent {
+    async fn serve(self, wharf: Wharf, meta: Meta, _: CallIo<()>) -> Answer<Seq> {
+        let namespace = meta.namespace()?;
+        check_topic(&self.topic)?;
+        let size_bytes = self.payload.value.len();
+        if size_bytes > PAYLOAD_MAX_BYTES {
+            return Err(Refusal::invalid(format!(
+                "payload of event {:?} is {size_bytes} bytes long, the limit is {PAYLOAD_MAX_BYTES}",
+                self.topic
+            )));
+        }
+        let event = Event::Published { topic: self.topic, payload: self.payload };
+        Ok(wharf.journal.commit(Commit::new(namespace).event(event)).await?.last_seq)
+    }
+}
+
+/// Checks containerd's rule: `/` and identifiers joined by `/`.
+///
+/// # Spec
+/// containerd `events/exchange.validateTopic` (1.6).
+fn check_topic(topic: &str) -> Answer<()> {
+    let bad = |why: &str| Err(Refusal::invalid(format!("topic {topic:?} {why}")));
+    if topic.is_empty() {
+        return bad("must not be empty");
+    }
+    if topic.len() > TOPIC_MAX_BYTES {
+        return Err(Refusal::invalid(format!("topic is {} bytes long, the limit is {TOPIC_MAX_BYTES}", topic.len())));
+    }
+    let Some(components) = topic.strip_prefix('/') else { return bad("must start with '/'") };
+    if components.is_empty() {
+        return bad("must have at least one component");
+    }
+    // The rule for a component is that of every identifier; a namespace's is as good as any.
+    if components.split('/').any(|component| Namespace::new(component).is_err()) {
+        return bad("must be made of identifiers joined by '/'");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_paths_of_identifiers() {
+        for good in ["/a", "/tasks/exec-added", "/orders/v1.2/create_x"] {
+            assert_eq!(check_topic(good), Ok(()), "{good}");
+        }
+        for bad in ["", "/", "a", "a/b", "/a/", "//a", "/a//b", "/a b", "/..", &"/a".repeat(600)] {
+            assert!(check_topic(bad).is_err(), "{bad}");
+        }
+    }
+}
