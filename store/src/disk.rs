@@ -50,6 +50,11 @@ const OPEN: u8 = 0;
 const READ_ONLY: u8 = 1;
 const CLOSED: u8 = 2;
 
+/// Why a closed gate refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("the database was opened again meanwhile")]
+pub(crate) struct Replaced;
+
 /// Decides what one handle of the database may still do.
 #[derive(Debug, Default)]
 pub(crate) struct Gate(AtomicU8);
@@ -66,11 +71,7 @@ impl Gate {
     }
 
     fn check(&self, most: u8) -> io::Result<()> {
-        if self.0.load(Ordering::SeqCst) <= most {
-            Ok(())
-        } else {
-            Err(io::Error::other("this handle of the database was replaced by another"))
-        }
+        if self.0.load(Ordering::SeqCst) <= most { Ok(()) } else { Err(io::Error::other(Replaced)) }
     }
 }
 

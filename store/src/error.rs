@@ -1,5 +1,6 @@
 //! What goes wrong below the rows, and the refusals that it becomes.
 
+use crate::disk::Replaced;
 use std::{io, path::PathBuf};
 use wharf_messages::Refusal;
 
@@ -63,6 +64,9 @@ fn holder(pid: Option<u32>) -> String {
 /// The sentence blames the disk where the disk is to blame: that is what the operator must see to.
 pub(crate) fn refusal(doing: &str, error: impl Into<redb::Error>) -> Refusal {
     match error.into() {
+        redb::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<Replaced>()) => {
+            Refusal::unavailable(format!("{doing}: {error}"))
+        }
         redb::Error::Io(error) => Refusal::io(doing, &error),
         redb::Error::PreviousIo => {
             Refusal::unavailable(format!("{doing}: the database must be reopened after an error"))

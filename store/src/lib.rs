@@ -10,6 +10,7 @@
 
 mod blobs;
 mod change;
+mod database;
 mod disk;
 mod error;
 mod open;

@@ -2,17 +2,18 @@
 
 use crate::{
     blobs::Blobs,
-    disk::{Backend, Disk, Gate},
+    database::{self, Handle},
+    disk::Disk,
     error::{OpenError, refusal},
     reader::Reader,
     schema,
     write::Writer,
 };
-use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
+use redb::{Database, ReadableDatabase, WriteTransaction};
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
 };
@@ -51,13 +52,6 @@ struct Shared {
     _lock: File,
 }
 
-/// The database as it is open now; replaced as a whole by a reopening.
-#[derive(Debug, Clone)]
-struct Handle {
-    database: Arc<Database>,
-    gate: Arc<Gate>,
-}
-
 /// Opens a root, making it if it is not there: the handle for everybody, and the one writer for the journal.
 ///
 /// # Errors
@@ -65,15 +59,7 @@ struct Handle {
 pub fn open(root: &Path, options: Options) -> Result<(Store, Writer), OpenError> {
     make_folder(root)?;
     let lock = lock(root)?;
-    let path = root.join(schema::DATABASE_FILE);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|source| OpenError::Io { doing: "open database", path, source })?;
+    let file = database::open_file(root, options)?;
     open_on(root, options, Arc::new(file), lock)
 }
 
@@ -85,12 +71,10 @@ pub(crate) fn open_on(
     lock: File,
 ) -> Result<(Store, Writer), OpenError> {
     let path = root.join(schema::DATABASE_FILE);
-    let fail = |source: redb::Error| OpenError::Database { path: path.clone(), source: Box::new(source) };
-    let handle = open_database(&disk, options).map_err(|e| fail(e.into()))?;
-    let uuid = prepare(&handle.database, &path)?;
+    let handle = database::open(&disk, options)
+        .map_err(|source| OpenError::Database { path: path.clone(), source: Box::new(source) })?;
+    let uuid = database::identify(&handle, &path)?;
     let blobs = Blobs::open(root)?;
-    // The database's own name must survive a power cut, too.
-    sync_folder(root)?;
     let store = Store(Arc::new(Shared {
         root: root.to_owned(),
         uuid,
@@ -164,7 +148,7 @@ impl Store {
     }
 
     pub(crate) fn begin_write(&self) -> Result<WriteTransaction, redb::Error> {
-        begin_write(&self.database())
+        database::begin_write(&self.database())
     }
 
     /// Opens the database again after an I/O error. Readers go on with the old handle until the new one is there.
@@ -172,7 +156,7 @@ impl Store {
         let doing = "reopen the database";
         let mut slot = self.0.handle.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         slot.gate.stop_writes();
-        let fresh = open_database(&self.0.disk, self.0.options).map_err(|e| refusal(doing, e))?;
+        let fresh = database::open(&self.0.disk, self.0.options).map_err(|e| refusal(doing, e))?;
         slot.gate.close();
         *slot = fresh;
         Ok(())
@@ -184,78 +168,11 @@ impl Store {
     }
 }
 
-fn open_database(disk: &Arc<dyn Disk>, options: Options) -> Result<Handle, redb::DatabaseError> {
-    let gate = Arc::new(Gate::default());
-    let backend = Backend { disk: disk.clone(), gate: gate.clone() };
-    let database = Database::builder()
-        .set_cache_size(options.cache_bytes)
-        .set_repair_callback(|session| tracing::warn!(progress = session.progress(), "repairing the database"))
-        .create_with_backend(backend)
-        .inspect_err(|_| gate.close())?;
-    Ok(Handle { database: Arc::new(database), gate })
-}
-
-fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    // Costs a third of the commits' speed and makes opening after a crash take half a millisecond instead of walking
-    // the whole file.
-    transaction.set_quick_repair(true);
-    Ok(transaction)
-}
-
-/// Checks the schema's version, makes all tables, and answers the root's id.
-fn prepare(database: &Database, path: &Path) -> Result<String, OpenError> {
-    let fail = |source: redb::Error| OpenError::Database { path: path.to_owned(), source: Box::new(source) };
-    let damaged = |why: &str| OpenError::Damaged { path: path.to_owned(), why: why.to_owned() };
-
-    let read = database.begin_read().map_err(|e| fail(e.into()))?;
-    let (version, uuid) = match read.open_table(schema::META) {
-        Ok(meta) => {
-            let version = meta.get(schema::META_SCHEMA).map_err(|e| fail(e.into()))?.map(|v| v.value().to_vec());
-            let uuid = meta.get(schema::META_UUID).map_err(|e| fail(e.into()))?.map(|v| v.value().to_vec());
-            (version, uuid)
-        }
-        Err(redb::TableError::TableDoesNotExist(_)) => (None, None),
-        Err(error) => return Err(fail(error.into())),
-    };
-    match (version, uuid) {
-        (None, None) => {}
-        (Some(version), Some(uuid)) => {
-            let version =
-                version.try_into().map(u32::from_le_bytes).map_err(|_| damaged("its schema version is no number"))?;
-            if version > schema::SCHEMA_VERSION {
-                return Err(OpenError::NewerSchema {
-                    path: path.to_owned(),
-                    found: version,
-                    known: schema::SCHEMA_VERSION,
-                });
-            }
-            return String::from_utf8(uuid).map_err(|_| damaged("its id is no text"));
-        }
-        _ => return Err(damaged("it has a schema version or an id, but not both")),
-    }
-
-    let uuid =
-        fresh_uuid().map_err(|source| OpenError::Io { doing: "make an id for", path: path.to_owned(), source })?;
-    let transaction = begin_write(database).map_err(fail)?;
-    {
-        let mut meta = transaction.open_table(schema::META).map_err(|e| fail(e.into()))?;
-        let version = schema::SCHEMA_VERSION.to_le_bytes();
-        meta.insert(schema::META_SCHEMA, version.as_slice()).map_err(|e| fail(e.into()))?;
-        meta.insert(schema::META_UUID, uuid.as_bytes()).map_err(|e| fail(e.into()))?;
-    }
-    // Opening a table makes it, so that readers never meet one that is not there.
-    crate::write::Tables::open(&transaction).map_err(fail)?;
-    transaction.commit().map_err(|e| fail(e.into()))?;
-    Ok(uuid)
-}
-
 /// Takes the root, or says who has it.
 pub(crate) fn lock(root: &Path) -> Result<File, OpenError> {
     let path = root.join(LOCK_FILE);
     let fail = |doing, source| OpenError::Io { doing, path: path.clone(), source };
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -273,7 +190,10 @@ pub(crate) fn lock(root: &Path) -> Result<File, OpenError> {
             return Err(OpenError::InUse { root: root.to_owned(), pid });
         }
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| fail("write", e))?;
+    // Always the same length and in place: a full disk must not keep a daemon from starting.
+    if let Err(error) = file.write_all_at(format!("{:<15}\n", std::process::id()).as_bytes(), 0) {
+        tracing::warn!(path = %path.display(), %error, "the lock does not say who holds it");
+    }
     Ok(file)
 }
 
@@ -299,23 +219,4 @@ pub(crate) fn random_hex() -> io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(hex::encode(bytes))
-}
-
-/// A random UUID (version 4).
-///
-/// # Spec
-/// RFC 9562, section 5.4.
-fn fresh_uuid() -> io::Result<String> {
-    let mut hex = random_hex()?;
-    hex.replace_range(12..13, "4");
-    hex.replace_range(
-        16..17,
-        match hex.as_bytes()[16] & 3 {
-            0 => "8",
-            1 => "9",
-            2 => "a",
-            _ => "b",
-        },
-    );
-    Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
 }

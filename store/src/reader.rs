@@ -31,7 +31,7 @@ pub type Rows<T> = Box<dyn Iterator<Item = Answer<T>> + Send>;
 ///
 /// Holding one for long keeps the pages of that moment from being reused: read, and let go.
 pub struct Reader {
-    transaction: ReadTransaction,
+    pub(crate) transaction: ReadTransaction,
 }
 
 impl Reader {

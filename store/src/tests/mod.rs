@@ -1,4 +1,11 @@
 //! Tests of the store as its users see it.
 
+mod audit;
+mod batches;
+mod blobs;
 mod changes;
+mod crash;
+mod golden;
+mod opening;
+mod reading;
 pub(crate) mod world;

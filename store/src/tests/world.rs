@@ -1,8 +1,17 @@
 //! A root of one's own, and short ways to fill it.
-#![allow(dead_code)] // Until every test that uses them is here.
-
-use crate::{Change, Commit, Committed, NewSnapshot, Options, ProcessRow, Store, TaskPhase, TaskRow, Writer, open};
-use std::path::Path;
+use crate::{
+    Change, Commit, Committed, NewSnapshot, OpenError, Options, ProcessRow, Store, TaskPhase, TaskRow, Writer, open,
+};
+use crate::{
+    database,
+    disk::Disk,
+    open::{lock, open_on},
+};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 use tempfile::TempDir;
 use wharf_messages::{
     Answer, Any, ContainerId, Descriptor, Digest, ImageName, Labels, LeaseId, Namespace, SnapshotKey, SnapshotterName,
@@ -31,6 +40,13 @@ impl World {
         self.folder.path()
     }
 
+    /// A root whose database is in memory: the same code, without waiting for a disk.
+    pub fn in_memory() -> Self {
+        let folder = folder_in_memory();
+        let (store, writer) = open_in_memory(folder.path(), Arc::new(Memory::default())).unwrap();
+        Self { store, writer, clock: 0, folder }
+    }
+
     /// Commits one batch; each gets a time of its own.
     pub fn batch(&mut self, batch: Vec<Commit>) -> Vec<Answer<Committed>> {
         self.clock += 1;
@@ -53,6 +69,62 @@ impl World {
         drop((store, writer));
         let (store, writer) = open(folder.path(), Options::default()).unwrap();
         Self { store, writer, clock, folder }
+    }
+}
+
+/// A folder in memory, where the system has one: for tests whose subject is not the disk.
+pub fn folder_in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// Opens a root whose database is on the given disk, filling it if it is empty.
+pub fn open_in_memory(root: &Path, disk: Arc<dyn Disk>) -> Result<(Store, Writer), OpenError> {
+    if disk.len().unwrap() == 0 {
+        database::create(&disk, Options::default(), root)?;
+    }
+    open_on(root, Options::default(), disk, lock(root)?)
+}
+
+/// A disk that never fails and forgets nothing.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<Vec<u8>>);
+
+impl Memory {
+    /// A disk on which somebody wrote before.
+    pub fn holding(bytes: Vec<u8>) -> Self {
+        Self(Mutex::new(bytes))
+    }
+
+    /// What is on it.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Disk for Memory {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.lock().unwrap().resize(usize::try_from(len).unwrap(), 0);
+        Ok(())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).unwrap();
+        out.copy_from_slice(&self.0.lock().unwrap()[from..from + out.len()]);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).unwrap();
+        self.0.lock().unwrap()[from..from + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
