@@ -1,0 +1,156 @@
+//! The tree of commands and the flags that come before them. Each noun's own flags are in `commands/NOUN.rs`.
+
+use crate::commands::{
+    containers, content, events, images, leases, namespaces, oci, plugins, run, snapshots, supervision, tasks, version,
+};
+use crate::output::time::parse_duration;
+use clap::{Args, Parser, Subcommand};
+use std::time::Duration;
+use wharf_messages::{Answer, Namespace, Refusal};
+
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_ADDRESS: &str = "/run/wharf/wharf.sock";
+/// The namespace that is used unless told otherwise.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Runs containers: talks to the wharf daemon
+#[derive(Debug, Parser)]
+#[command(
+    name = "wharf",
+    version,
+    disable_version_flag = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 120,
+    after_help = "Flags stand before arguments; what follows the image and id of `run` belongs to the container."
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Show more: causes of failures, no progress display
+    #[arg(long)]
+    pub debug: bool,
+    /// The daemon's socket [env: WHARF_ADDRESS, CONTAINERD_ADDRESS] [default: /run/wharf/wharf.sock]
+    #[arg(long, short, value_name = "SOCKET")]
+    pub address: Option<String>,
+    /// Give up after this long; 0 means never
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "0s")]
+    pub timeout: Duration,
+    /// Give up connecting after this long; 0 means 10s
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "0s")]
+    pub connect_timeout: Duration,
+    /// Where the objects named live [env: WHARF_NAMESPACE, CONTAINERD_NAMESPACE] [default: default]
+    #[arg(long, short, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Print the version
+    #[arg(long, short = 'v', action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// The first value that is set and not empty: the flag, wharf's variable, containerd's variable, the default.
+fn first_of(flag: Option<&String>, variables: [&str; 2], default: &str) -> String {
+    let set = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    flag.cloned().filter(|f| !f.is_empty()).or_else(|| variables.iter().find_map(set)).unwrap_or_else(|| default.into())
+}
+
+impl Globals {
+    /// The daemon's socket.
+    #[must_use]
+    pub fn socket(&self) -> String {
+        let address = first_of(self.address.as_ref(), ["WHARF_ADDRESS", "CONTAINERD_ADDRESS"], DEFAULT_ADDRESS);
+        address.strip_prefix("unix://").map(str::to_owned).unwrap_or(address)
+    }
+
+    /// The namespace to work in.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for one that no namespace can have.
+    pub fn namespace(&self) -> Answer<Namespace> {
+        let name = first_of(self.namespace.as_ref(), ["WHARF_NAMESPACE", "CONTAINERD_NAMESPACE"], DEFAULT_NAMESPACE);
+        Namespace::new(name).map_err(|refusal: Refusal| refusal.context("namespace validation"))
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the parts of the daemon
+    #[command(subcommand, visible_alias = "plugin")]
+    Plugins(plugins::Plugins),
+    /// Print the versions of client and daemon
+    Version(version::Version),
+    /// Manage containers
+    #[command(subcommand, visible_aliases = ["c", "container"])]
+    Containers(containers::Containers),
+    /// Manage content: blobs and unfinished blobs
+    #[command(subcommand)]
+    Content(content::Content),
+    /// Show what happens, live or from the log
+    #[command(visible_alias = "event")]
+    Events(events::Events),
+    /// Manage images
+    #[command(subcommand, visible_aliases = ["image", "i"])]
+    Images(images::Images),
+    /// Manage leases, which protect what nothing refers to yet
+    #[command(subcommand)]
+    Leases(leases::Leases),
+    /// Manage namespaces
+    #[command(subcommand, visible_aliases = ["namespace", "ns"])]
+    Namespaces(namespaces::Namespaces),
+    /// Run a container from an image or a folder
+    Run(Box<run::Run>),
+    /// Manage snapshots
+    #[command(visible_alias = "snapshot")]
+    Snapshots(snapshots::Snapshots),
+    /// Manage tasks, the running side of containers
+    #[command(subcommand, visible_aliases = ["t", "task"])]
+    Tasks(tasks::Tasks),
+    /// Show OCI specifications
+    #[command(subcommand)]
+    Oci(oci::Oci),
+    /// Show the daemon's supervision tree
+    #[command(subcommand)]
+    Supervision(supervision::Supervision),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_of_commands_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_come_before_variables_and_variables_before_defaults() {
+        let flag = Some("flag".to_owned());
+        // PATH and HOME stand in for variables that are set; the other is not.
+        assert_eq!(first_of(flag.as_ref(), ["PATH", "HOME"], "default"), "flag");
+        assert_eq!(first_of(None, ["WHARF_TEST_UNSET", "PATH"], "default"), std::env::var("PATH").unwrap());
+        assert_eq!(first_of(Some(&String::new()), ["WHARF_TEST_UNSET"; 2], "default"), "default");
+    }
+
+    #[test]
+    fn addresses_may_be_urls() {
+        let globals = Cli::try_parse_from(["wharf", "-a", "unix:///run/x.sock", "version"]).unwrap().globals;
+        assert_eq!(globals.socket(), "/run/x.sock");
+    }
+
+    #[test]
+    fn namespaces_are_checked() {
+        let globals = Cli::try_parse_from(["wharf", "-n", "nope!", "version"]).unwrap().globals;
+        assert!(globals.namespace().unwrap_err().to_string().starts_with("namespace validation: namespace \"nope!\""));
+    }
+}

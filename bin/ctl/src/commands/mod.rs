@@ -1,0 +1,45 @@
+//! The commands, a noun a file.
+
+pub mod containers;
+pub mod content;
+pub mod create;
+pub mod events;
+pub mod exec;
+pub mod images;
+pub mod leases;
+pub mod mount;
+pub mod namespaces;
+pub mod oci;
+pub mod plugins;
+pub mod pull;
+pub mod run;
+pub mod snapshots;
+pub mod spec_flags;
+pub mod supervision;
+pub mod tasks;
+pub mod transfer;
+pub mod version;
+
+use crate::{cli::Command, context::Context, failure::Outcome};
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// What went wrong, and the exit code.
+pub async fn run(command: Command, context: &Context) -> Outcome {
+    match command {
+        Command::Plugins(plugins) => plugins.run(context).await,
+        Command::Version(version) => version.run(context).await,
+        Command::Containers(containers) => containers.run(context).await,
+        Command::Content(content) => content.run(context).await,
+        Command::Events(events) => events.run(context).await,
+        Command::Images(images) => images.run(context).await,
+        Command::Leases(leases) => leases.run(context).await,
+        Command::Namespaces(namespaces) => namespaces.run(context).await,
+        Command::Run(run) => run.run(context).await,
+        Command::Snapshots(snapshots) => snapshots.run(context).await,
+        Command::Tasks(tasks) => tasks.run(context).await,
+        Command::Oci(oci) => oci.run(),
+        Command::Supervision(supervision) => supervision.run(context).await,
+    }
+}

@@ -1,0 +1,205 @@
+//! `run`: a container from its making to its end, in one command.
+
+use crate::{
+    commands::create::{ContainerFlags, Origin},
+    context::Context,
+    failure::{Failure, Outcome, warn},
+    session::{Io, IoFlags, ProcessName, Session},
+};
+use clap::Args;
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+use wharf_client::{Client, spec};
+use wharf_messages::{
+    ContainerId, Refusal, RefusalKind,
+    container::{Container, DeleteContainer},
+    task::{CreateTask, Exit, Rootfs},
+};
+
+/// Run a container from an image or a folder.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Remove the container when it has ended
+    #[arg(long)]
+    rm: bool,
+    /// Leave it alone once it has started
+    #[arg(long, short)]
+    detach: bool,
+    /// Streams.
+    #[command(flatten)]
+    streams: StreamFlags,
+    /// The container's.
+    #[command(flatten)]
+    container: ContainerFlags,
+}
+
+/// Where the process's streams go.
+#[derive(Debug, Args)]
+pub struct StreamFlags {
+    /// No input, and output goes nowhere
+    #[arg(long)]
+    null_io: bool,
+    /// Output goes to a file (file:///path) or a program (binary:///path?key=value)
+    #[arg(long, value_name = "URI")]
+    log_uri: Option<String>,
+    /// Where FIFOs for its streams are made
+    #[arg(long, value_name = "DIR")]
+    fifo_dir: Option<PathBuf>,
+}
+
+impl StreamFlags {
+    /// With or without a terminal.
+    #[must_use]
+    pub fn with_tty(&self, tty: bool) -> IoFlags {
+        IoFlags {
+            tty,
+            null_io: self.null_io,
+            log_uri: self.log_uri.clone(),
+            fifo_dir: self.fifo_dir.clone().filter(|dir| !dir.as_os_str().is_empty()),
+        }
+    }
+}
+
+impl Run {
+    /// Runs the container.
+    ///
+    /// # Errors
+    /// The daemon's refusal, or the container's exit code.
+    pub async fn run(self, context: &Context) -> Outcome {
+        if self.rm && self.detach {
+            return Err(Failure::new("flags --detach and --rm cannot be specified together"));
+        }
+        let what = self.container.what()?;
+        let client = context.client().await?;
+        let container = self.container.create(&what, context, &client).await?;
+        let tty = match what.origin {
+            Origin::Spec(_) => wants_terminal(&container)? || self.container.spec.tty,
+            _ => self.container.spec.tty,
+        };
+        let flags = self.streams.with_tty(tty);
+        let pid_file = self.container.pid_file.as_deref();
+        let ended = start(&client, &container, &flags, self.detach, pid_file).await;
+        if self.rm {
+            let removed = remove(&client, container.id).await;
+            // How the run failed matters more than that something is left of it, which is told besides.
+            return match (ended, removed) {
+                (Ok(()), removed) => removed,
+                (Err(failure), Ok(())) => Err(failure),
+                (Err(failure), Err(left)) => {
+                    warn(left.text.unwrap_or_default());
+                    Err(failure)
+                }
+            };
+        }
+        ended
+    }
+}
+
+async fn remove(client: &Client, id: ContainerId) -> Outcome {
+    match client.call(DeleteContainer { id, with_snapshot: true }).await {
+        Err(refusal) if refusal.is(RefusalKind::NotFound) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Whether the container's spec asks for a terminal.
+///
+/// # Errors
+/// If it has no OCI spec.
+pub fn wants_terminal(container: &Container) -> Outcome<bool> {
+    let any = container.spec.as_ref().ok_or_else(|| Failure::new(format!("container {} has no spec", container.id)))?;
+    let spec = spec::from_any(any)?;
+    Ok(spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false))
+}
+
+/// Makes a container's task and starts it; stays to its end unless detached.
+///
+/// # Errors
+/// The daemon's refusal (then no task is left), or the container's exit code.
+pub async fn start(
+    client: &Client,
+    container: &Container,
+    flags: &IoFlags,
+    detach: bool,
+    pid_file: Option<&Path>,
+) -> Outcome {
+    let process = ProcessName { container_id: container.id.clone(), exec_id: None };
+    let io = Io::prepare(flags, &process)?;
+    let create = CreateTask {
+        container_id: container.id.clone(),
+        rootfs: if container.snapshot_key.is_some() { Rootfs::Snapshot } else { Rootfs::Mounts(Vec::new()) },
+        stdio: io.stdio(),
+        options: None,
+        runtime_path: String::new(),
+        checkpoint: None,
+    };
+    let task = client.call(create).await?;
+    if let Some(path) = pid_file
+        && let Err(refusal) = write_pid(path, task.pid)
+    {
+        delete_task(client, &process).await;
+        return Err(refusal.into());
+    }
+    if !detach {
+        return code(Session::new(client, process, io).start().await?);
+    }
+    if let Err(refusal) = client.call(process.start()).await {
+        delete_task(client, &process).await;
+        return Err(refusal.into());
+    }
+    io.leave();
+    Ok(())
+}
+
+/// A process's exit code as ours.
+///
+/// # Errors
+/// For any but 0.
+pub fn code(exit: Exit) -> Outcome {
+    if exit.code == 0 { Ok(()) } else { Err(Failure::exit_code(exit.code)) }
+}
+
+/// Deletes a process that could not be started, on the way to telling why.
+pub async fn delete_task(client: &Client, process: &ProcessName) {
+    if let Err(refusal) = client.call(process.delete()).await
+        && !refusal.is(RefusalKind::NotFound)
+    {
+        warn(format!("task {} is left over: {refusal}", process.container_id));
+    }
+}
+
+/// Writes the process id so that a reader finds all of it or nothing.
+fn write_pid(path: &Path, pid: u32) -> Result<(), Refusal> {
+    let failed = |error: std::io::Error| Refusal::io(format!("write pid file {}", path.display()), &error);
+    let name = path.file_name().ok_or_else(|| Refusal::invalid(format!("pid file {} has no name", path.display())))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    let unfinished = path.with_file_name(hidden);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&unfinished).map_err(failed)?;
+    let written = write!(file, "{pid}").and_then(|()| file.sync_all()).and_then(|()| fs::rename(&unfinished, path));
+    written.map_err(|error| {
+        // The first error is the one to tell.
+        fs::remove_file(&unfinished).ok();
+        failed(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pid_files_appear_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web.pid");
+        write_pid(&path, 4711).unwrap();
+        write_pid(&path, 4712).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "4712");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(write_pid(&dir.path().join("none/web.pid"), 1).is_err());
+    }
+}

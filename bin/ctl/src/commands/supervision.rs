@@ -1,0 +1,92 @@
+//! `supervision`: how the parts of the daemon fare.
+
+use crate::{
+    context::Context,
+    failure::Outcome,
+    output::{self, table::Table, units},
+};
+use clap::Subcommand;
+use std::{io::Write, time::Duration};
+use wharf_messages::supervision::{ChildReport, GetSupervisionTree, Restart};
+
+/// Show the daemon's supervision tree.
+#[derive(Debug, Subcommand)]
+pub enum Supervision {
+    /// Draw it, with restarts and waiting messages of each part
+    Tree,
+}
+
+impl Supervision {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The daemon's refusal.
+    pub async fn run(self, context: &Context) -> Outcome {
+        let Self::Tree = self;
+        let tree = context.client().await?.call(GetSupervisionTree {}).await?;
+        let mut out = output::stdout();
+        rows(&tree).write(&mut out)?;
+        Ok(out.flush()?)
+    }
+}
+
+fn rows(tree: &[ChildReport]) -> Table {
+    let mut table = Table::wide();
+    table.row(["CHILD", "RESTART", "RESTARTS", "WAITING", "AGE", "LAST REASON"]);
+    for child in tree {
+        let restart = match child.restart {
+            Restart::Permanent => "permanent",
+            Restart::Transient => "transient",
+            Restart::Temporary => "temporary",
+        };
+        table.row([
+            branch(child, tree).as_str(),
+            restart,
+            &child.restarts.to_string(),
+            &child.mailbox_depth.to_string(),
+            &units::age(Duration::from_millis(child.age_ms)),
+            child.last_reason.as_deref().unwrap_or("-"),
+        ]);
+    }
+    table
+}
+
+/// The name of a child below the lines that lead to it.
+fn branch(child: &ChildReport, tree: &[ChildReport]) -> String {
+    if child.path.is_empty() {
+        return "root".to_owned();
+    }
+    // The nearest ancestor that is in the tree: namespaces between a plural actor and its children are no actors.
+    let parent = tree.iter().filter(|other| is_below(&child.path, &other.path)).max_by_key(|other| other.path.len());
+    let depth = tree.iter().filter(|other| is_below(&child.path, &other.path)).count();
+    let name = match parent {
+        Some(parent) if !parent.path.is_empty() => &child.path[parent.path.len() + 1..],
+        _ => &child.path,
+    };
+    format!("{}|- {name}", "   ".repeat(depth.saturating_sub(1)))
+}
+
+fn is_below(path: &str, ancestor: &str) -> bool {
+    path != ancestor && (ancestor.is_empty() || path.strip_prefix(ancestor).is_some_and(|rest| rest.starts_with('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_hang_below_their_nearest_living_ancestor() {
+        let tree: Vec<_> = ["", "journal", "tasks", "tasks/default/web", "tasks/default/web/exec"]
+            .map(|path| ChildReport {
+                path: path.to_owned(),
+                restart: Restart::Permanent,
+                restarts: 0,
+                last_reason: None,
+                mailbox_depth: 0,
+                age_ms: 0,
+            })
+            .into();
+        let branches: Vec<_> = tree.iter().map(|child| branch(child, &tree)).collect();
+        assert_eq!(branches, ["root", "|- journal", "|- tasks", "   |- default/web", "      |- exec"]);
+    }
+}
