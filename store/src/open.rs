@@ -14,10 +14,11 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
 };
-use wharf_messages::{Answer, Digest};
+use wharf_messages::{Answer, Digest, event::Seq};
 
 /// The file that says who has the root.
 const LOCK_FILE: &str = "lock";
@@ -71,21 +72,38 @@ pub(crate) fn open_on(
     lock: File,
 ) -> Result<(Store, Writer), OpenError> {
     let path = root.join(schema::DATABASE_FILE);
-    let handle = database::open(&disk, options)
-        .map_err(|source| OpenError::Database { path: path.clone(), source: Box::new(source) })?;
-    let uuid = database::identify(&handle, &path)?;
-    let blobs = Blobs::open(root)?;
-    let store = Store(Arc::new(Shared {
+    // redb panics over some kinds of damage. Nothing is lost by catching that here: the handle is thrown away, and the
+    // operator is told which file it is about.
+    let opened = catch_unwind(AssertUnwindSafe(|| open_rows(&path, options, &disk)));
+    let (handle, uuid, last) = opened.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        Err(OpenError::Damaged { path: path.clone(), why: text.unwrap_or("it cannot be read").to_owned() })
+    })?;
+    let shared = Shared {
         root: root.to_owned(),
         uuid,
         options,
         handle: RwLock::new(handle),
         disk,
-        blobs,
+        blobs: Blobs::open(root)?,
         _lock: lock,
-    }));
-    let writer = Writer::new(store.clone()).map_err(|refusal| OpenError::Damaged { path, why: refusal.to_string() })?;
-    Ok((store, writer))
+    };
+    let store = Store(Arc::new(shared));
+    Ok((store.clone(), Writer::new(store, last)))
+}
+
+/// Opens the database, and answers the root's id and the log's end.
+fn open_rows(path: &Path, options: Options, disk: &Arc<dyn Disk>) -> Result<(Handle, String, Seq), OpenError> {
+    let fail = |source: redb::Error| OpenError::Database { path: path.to_owned(), source: Box::new(source) };
+    let handle = database::open(disk, options).map_err(fail)?;
+    let uuid = database::identify(&handle, path)?;
+    let last = handle
+        .database
+        .begin_read()
+        .map_err(|e| refusal("read the log", e))
+        .and_then(|transaction| Reader::new(transaction).last_seq())
+        .map_err(|refusal| OpenError::Damaged { path: path.to_owned(), why: refusal.to_string() })?;
+    Ok((handle, uuid, last))
 }
 
 impl Store {

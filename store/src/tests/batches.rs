@@ -118,7 +118,7 @@ fn any_change() -> impl Strategy<Value = Change> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     /// However commits are batched, the answers and the rows are the same, and all invariants hold; a refused commit
     /// leaves nothing behind.

@@ -5,6 +5,7 @@ mod batches;
 mod blobs;
 mod changes;
 mod crash;
+mod damage;
 mod golden;
 mod opening;
 mod reading;

@@ -113,7 +113,8 @@ impl Disk for Memory {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let from = usize::try_from(offset).unwrap();
-        out.copy_from_slice(&self.0.lock().unwrap()[from..from + out.len()]);
+        let bytes = self.0.lock().unwrap();
+        out.copy_from_slice(bytes.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 

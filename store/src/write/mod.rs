@@ -44,9 +44,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(store: Store) -> Answer<Self> {
-        let last = store.read()?.last_seq()?;
-        Ok(Self { store, last, broken: None })
+    pub(crate) fn new(store: Store, last: Seq) -> Self {
+        Self { store, last, broken: None }
     }
 
     /// Does a batch, and answers each commit once all are durable.
