@@ -1,9 +1,10 @@
 //! What the actor system is told when it starts. Files, flags and environment are the daemon's affair.
 
+use crate::drivers::registry::RegistryConfig;
 use std::path::PathBuf;
 
 /// The configuration of the actor system.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SystemConfig {
     /// Where the durable state is.
     pub root: PathBuf,
@@ -11,6 +12,22 @@ pub struct SystemConfig {
     pub state: PathBuf,
     /// How many events the log keeps; older ones are forgotten.
     pub events_max: u64,
+    /// The daemon's socket, for shims that want to tell it something.
+    pub address: PathBuf,
+    /// Where shims put their sockets; kept short, for a socket's path has 107 bytes.
+    pub shim_sockets: PathBuf,
+    /// wharf's own shim, which serves the default runtime.
+    pub shim: PathBuf,
+    /// The daemon's own program, for shims that publish events by running it.
+    pub publish_binary: PathBuf,
+    /// Whether shims log in detail.
+    pub shim_debug: bool,
+    /// The snapshotter of those who name none.
+    pub snapshotter: String,
+    /// Where registries' hosts and credentials are, and how long they may take.
+    pub registry: RegistryConfig,
+    /// Blobs fetched at once for one pull.
+    pub max_concurrent_downloads: u32,
 }
 
 impl SystemConfig {
@@ -20,6 +37,20 @@ impl SystemConfig {
     /// The configuration for these folders, and otherwise as it comes.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), state: state.into(), events_max: Self::EVENTS_MAX }
+        let state = state.into();
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("wharfd"));
+        Self {
+            root: root.into(),
+            events_max: Self::EVENTS_MAX,
+            address: state.join("wharf.sock"),
+            shim_sockets: state.join("s"),
+            shim: program.with_file_name("wharf-shim"),
+            publish_binary: program,
+            shim_debug: false,
+            snapshotter: "overlayfs".to_owned(),
+            registry: RegistryConfig::default(),
+            max_concurrent_downloads: 3,
+            state,
+        }
     }
 }

@@ -2,15 +2,25 @@
 
 pub mod archive;
 pub mod bus;
+pub mod commit;
 pub mod config;
+pub mod container;
+pub mod containers;
+pub mod content;
 pub mod drivers;
+pub mod image;
 pub mod image_graph;
+pub mod images;
 pub mod journal;
 pub mod names;
+pub mod namespaces;
 pub mod root;
 pub mod runtime;
 pub mod serve;
+pub mod snapshot;
+pub mod snapshots;
 pub mod task;
+pub mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -32,6 +42,10 @@ pub struct System {
     pub clock: runtime::Clock,
     /// What the system was told when it started.
     pub config: SystemConfig,
+    /// What stands behind the actors.
+    pub drivers: drivers::Drivers,
+    /// When the system started.
+    pub started_at: wharf_messages::Timestamp,
     /// The way to change anything.
     pub journal: journal::Journal,
     /// Threads for heavy bytes and CPU.
@@ -47,6 +61,20 @@ impl Wharf {
     #[must_use]
     pub fn new(system: System) -> Self {
         Self(Arc::new(system))
+    }
+
+    /// What pulls and imports need of the system.
+    pub(crate) fn image_deps(&self) -> Arc<image::ImageDeps> {
+        Arc::new(image::ImageDeps {
+            content: self.drivers.content.clone(),
+            ingests: self.actors.content.clone(),
+            snapshots: self.actors.snapshots.clone(),
+            snapshotters: self.drivers.snapshotters.clone(),
+            registries: Arc::clone(&self.drivers.registries),
+            flights: self.drivers.flights.clone(),
+            pool: self.pool.clone(),
+            max_concurrent_downloads: self.config.max_concurrent_downloads,
+        })
     }
 }
 

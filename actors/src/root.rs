@@ -8,6 +8,7 @@ use crate::{
     System, Wharf,
     bus::Bus,
     config::SystemConfig,
+    drivers::Drivers,
     journal::{self, Journal, JournalSeat},
     runtime::{self, Actor, ChildSpec, Clock, Ctx, GaveUp, Group, Pool, Restarted, Supervised, Tree},
     serve::{CallIo, Serve},
@@ -70,7 +71,6 @@ macro_rules! tree {
         }
 
         impl Seats {
-            #[allow(unused_variables, reason = "while the table is empty")]
             fn new(group: &Group) -> Self {
                 Self { $($field: group.seat(<$actor as Fixed>::SPEC),)* }
             }
@@ -79,7 +79,6 @@ macro_rules! tree {
                 Actors { $($field: self.$field.handle(),)* }
             }
 
-            #[allow(unused_variables, clippy::unused_async, reason = "while the table is empty")]
             async fn start(self, group: &mut Group, wharf: &Wharf) -> Result<(), GaveUp> {
                 $(group.start(self.$field, <$actor as Fixed>::new(wharf)).await?;)*
                 Ok(())
@@ -94,7 +93,20 @@ macro_rules! tree {
     };
 }
 
-tree! {}
+tree! {
+    /// Namespaces, leases, clients' own events.
+    namespaces: crate::namespaces::Namespaces;
+    /// Who writes which blob.
+    content: crate::content::Content;
+    /// Snapshots, each an actor.
+    snapshots: crate::snapshots::Snapshots;
+    /// Images, each an actor.
+    images: crate::images::Images;
+    /// Containers, each an actor.
+    containers: crate::containers::Containers;
+    /// Tasks, each an actor.
+    tasks: crate::tasks::Tasks;
+}
 
 /// Why the system could not run, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +114,9 @@ pub enum RunError {
     /// The root folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A driver cannot work here.
+    #[error("start the drivers")]
+    Drivers(#[source] wharf_messages::Refusal),
     /// No threads, no event loop.
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
@@ -188,9 +203,12 @@ pub(crate) async fn start(config: SystemConfig, clock: Clock) -> Result<(Wharf, 
     let journal = JournalSeat::new(&group);
     let seats = Seats::new(&group);
     let (bus, tail) = Bus::new(store.clone(), clock.clone());
+    let drivers = Drivers::open(&config, &store, &journal.journal()).map_err(RunError::Drivers)?;
     let wharf = Wharf::new(System {
         actors: seats.handles(),
         bus,
+        drivers,
+        started_at: clock.now(),
         journal: journal.journal(),
         pool: Pool::start().map_err(RunError::Runtime)?,
         store,

@@ -165,7 +165,7 @@ pub enum PlatformChoice {
 ///
 /// Items: [`Progress`]. Refused with `InvalidArgument` for the reference, `NotFound`, `Unauthenticated`,
 /// `Unavailable` from the registry, `DataLoss` for a digest that does not match, `Canceled`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullImage {
     /// A fully spelt reference; it becomes the image's name.
     pub reference: String,

@@ -1,13 +1,78 @@
 //! Ports to the world and what stands behind them: only code below this module touches kernel, network and processes.
 
 pub mod attributes;
+pub mod differ;
 pub mod mount;
 pub mod registry;
 pub mod shim;
 pub mod snapshotter;
 
-use std::path::{Path, PathBuf};
+use crate::{
+    config::SystemConfig, content::ContentDeps, image::flights::Flights, journal::Journal, snapshots::Snapshotters,
+};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use wharf_messages::{Answer, Refusal};
+use wharf_store::Store;
+
+/// Everything that stands behind the actors, made once.
+pub struct Drivers {
+    /// Starts shims and finds them.
+    pub shims: Arc<dyn shim::ShimLauncher>,
+    /// Keeps file systems in layers.
+    pub snapshotters: Snapshotters,
+    /// Talks to registries.
+    pub registries: Arc<dyn registry::Registries>,
+    /// Content, and who writes it.
+    pub content: ContentDeps,
+    /// Downloads that are under way.
+    pub flights: Flights,
+    /// This boot: what a row of another one says of processes is no longer so.
+    pub boot_id: String,
+}
+
+impl fmt::Debug for Drivers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Drivers({:?})", self.snapshotters)
+    }
+}
+
+impl Drivers {
+    /// Opens the real ones.
+    ///
+    /// # Errors
+    /// What the disk says; `FailedPrecondition` for a default snapshotter that does not work here.
+    pub fn open(config: &SystemConfig, store: &Store, journal: &Journal) -> Answer<Self> {
+        let folder = |name: &str| config.root.join("snapshotters").join(name);
+        let backends: Vec<Arc<dyn snapshotter::Snapshotter>> = vec![
+            Arc::new(snapshotter::Overlayfs::open(&folder("overlayfs"))?),
+            Arc::new(snapshotter::Native::open(&folder("native"))?),
+        ];
+        let path = std::env::var("PATH").unwrap_or_default();
+        let beside = config.publish_binary.parent();
+        let shims = shim::ProcessShims::new(shim::ShimSettings {
+            state: config.state.clone(),
+            address: config.address.to_string_lossy().into_owned(),
+            socket_dir: config.shim_sockets.to_string_lossy().into_owned(),
+            publish_binary: config.publish_binary.to_string_lossy().into_owned(),
+            debug: config.shim_debug,
+            binaries: shim::ShimBinaries::new(config.shim.clone(), beside, &path),
+        });
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(|e| Refusal::io("read this boot's id", &e))?;
+        Ok(Self {
+            shims: Arc::new(shims),
+            snapshotters: Snapshotters::new(backends, &config.snapshotter, store)?,
+            registries: Arc::new(registry::HttpRegistries::new(config.registry.clone())),
+            content: ContentDeps::new(store.clone(), journal.clone()),
+            flights: Flights::default(),
+            boot_id: boot_id.trim().to_owned(),
+        })
+    }
+}
 
 /// A path below a folder, with links in it resolved as if the folder were the root.
 ///

@@ -124,7 +124,7 @@ impl Machine {
         match (verb, self.phase) {
             (Verb::Create, Phase::Absent) => return Ok(()),
             (Verb::Create, _) => return Err(Refusal::already_exists(format!("task {id}"))),
-            (_, Phase::Absent) => return Err(Refusal::not_found(format!("task {id}"))),
+            (_, Phase::Absent) => return Err(wharf_store::refuse::no_task(id)),
             // It can be waited for as soon as its intent stands; everything else needs the shim.
             (Verb::Wait(None), _) | (_, Phase::Live) => {}
             (_, Phase::Creating) => return Err(Refusal::failed_precondition(format!("task {id} is being created"))),

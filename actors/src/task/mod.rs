@@ -1,3 +1,224 @@
-//! One task: the machine that says what is legal, and the actor that does it.
+//! A task: one container's processes and the shim that holds them.
+//!
+//! - Parent `tasks`; transient; 3 restarts in 5 s; stop budget 5 s (jobs are cancelled, shims live on); mailbox 64.
+//! - States: see [`machine`]. While the actor starts it finds its shim again, and reads no message until it has.
+//! - Handles `tasks.*` of one container -> reply | refusal -> `Task*` events.
+//! - Jobs: create (launch the shim, make the first process), start, exec, delete, kill and the other words to the
+//!   shim: each has the shim driver's time limit; one watcher a process that lives, without limit.
+//! - A restart reads the task's row and asks the shim for each process's state. What happened meanwhile is told as late.
+//!   A shim that is gone is cleaned up after, and its processes ended as its records say.
+//!
+//! Invariants:
+//! - **TASK-1** A shim is launched only after the row that says so is committed, and the row goes only after the shim did.
+//! - **TASK-2** created < started < exited < deleted, and an added process's end comes before the first one's.
+//! - **TASK-3** An end is told once, after its commit; waiters hear it after that.
+//!
+//! # Spec
+//! API reference, section 3 "Tasks" and "Shim bootstrap"; containerd 1.6 `runtime/v2/README.md`.
 
+mod commands;
+mod exits;
 pub mod machine;
+mod recover;
+
+use crate::{
+    drivers::shim::{Shim, ShimLauncher, TaskId},
+    journal::Journal,
+    runtime::{Actor, Clock, Ctx, ReplyTo, Supervised},
+};
+pub use exits::OomReported;
+use machine::{Machine, Phase, ProcessId, Step};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use wharf_messages::{
+    Answer, ContainerId, Namespace, Refusal,
+    event::Event,
+    task::{Exit, Process, Stdio, TaskStatus},
+};
+use wharf_store::{Change, Commit, ProcessRow, Store, TaskPhase, TaskRow, refuse};
+
+/// What every task needs from the rest of the system.
+pub struct TaskDeps {
+    /// For reading rows.
+    pub store: Store,
+    /// For changing them.
+    pub journal: Journal,
+    /// For making and finding shims.
+    pub shims: Arc<dyn ShimLauncher>,
+    /// For a root file system that is a snapshot.
+    pub snapshotters: crate::snapshots::Snapshotters,
+    /// What time it is.
+    pub clock: Clock,
+    /// This boot; a row of another one has no processes any more.
+    pub boot_id: String,
+}
+
+/// The actor.
+pub struct TaskActor {
+    deps: Arc<TaskDeps>,
+    id: TaskId,
+    machine: Machine,
+    /// What is committed; none while there is no task.
+    row: Option<TaskRow>,
+    shim: Option<Arc<dyn Shim>>,
+    /// Who waits for which end.
+    waiters: HashMap<ProcessId, Vec<ReplyTo<Exit>>>,
+    /// Ends that came before their start was known (TASK-2).
+    early: HashMap<ProcessId, Exit>,
+    /// The first process's end, held back for those of the added ones (TASK-2).
+    held: Option<Exit>,
+    /// Processes with a watcher.
+    watched: HashSet<ProcessId>,
+    /// Set while the shim is being looked for after its connection broke.
+    recovering: bool,
+}
+
+impl TaskActor {
+    /// The actor of one container's task; it reads its row when it starts.
+    #[must_use]
+    pub fn new(deps: Arc<TaskDeps>, namespace: Namespace, container: ContainerId) -> Self {
+        Self {
+            deps,
+            machine: Machine::absent(container.clone()),
+            id: TaskId { namespace, container },
+            row: None,
+            shim: None,
+            waiters: HashMap::new(),
+            early: HashMap::new(),
+            held: None,
+            watched: HashSet::new(),
+            recovering: false,
+        }
+    }
+
+    /// Commits the row as the machine now has it, with the events that say so, then does `then`. No message is read
+    /// before that.
+    fn commit(
+        &mut self,
+        events: Vec<Event>,
+        late: bool,
+        ctx: &mut Ctx<Self>,
+        then: impl FnOnce(&mut Self, Answer<()>, &mut Ctx<Self>) + 'static,
+    ) {
+        let changes = self.row.clone().map(Change::PutTask).into_iter().collect();
+        self.commit_changes(changes, events, late, ctx, then);
+    }
+
+    fn commit_changes(
+        &mut self,
+        changes: Vec<Change>,
+        events: Vec<Event>,
+        late: bool,
+        ctx: &mut Ctx<Self>,
+        then: impl FnOnce(&mut Self, Answer<()>, &mut Ctx<Self>) + 'static,
+    ) {
+        let commit = Commit { namespace: Some(self.id.namespace.clone()), lease: None, changes, events, late };
+        let journal = self.deps.journal.clone();
+        ctx.exclusive(async move { journal.commit(commit).await.map(|_| ()) }, then);
+    }
+
+    /// The shim, for a word with it.
+    fn shim(&self) -> Answer<Arc<dyn Shim>> {
+        self.shim
+            .clone()
+            .ok_or_else(|| Refusal::failed_precondition(format!("task {}: its shim is gone", self.id.container)))
+    }
+
+    /// A process's row, for a change.
+    fn process_row(&mut self, process: &ProcessId) -> Option<&mut ProcessRow> {
+        let row = self.row.as_mut()?;
+        match process {
+            None => Some(&mut row.init),
+            Some(exec) => row.execs.iter_mut().find(|row| row.exec_id.as_ref() == Some(exec)),
+        }
+    }
+
+    /// Moves a process, in the machine and in the row that the next commit writes.
+    fn step(&mut self, process: &ProcessId, step: Step) {
+        self.machine.put(process.clone(), step);
+        if let Some(row) = self.process_row(process) {
+            row.status = step.status();
+            row.exit = step.exit();
+        }
+    }
+
+    /// What a client is told of a process.
+    fn tell_process(&self, process: &ProcessId) -> Answer<Process> {
+        let row = self.row.as_ref().ok_or_else(|| refuse::no_task(&self.id.container))?;
+        row.process(process.as_ref())
+            .map(|row| row.to_process(&self.id.container))
+            .ok_or_else(|| Refusal::not_found(format!("process of task {}", self.id.container)))
+    }
+
+    /// Nothing is left: the actor is as one that has just started without a row.
+    fn forget(&mut self, ctx: &mut Ctx<Self>) {
+        let waiters = std::mem::take(&mut self.waiters);
+        *self = Self::new(Arc::clone(&self.deps), self.id.namespace.clone(), self.id.container.clone());
+        for waiter in waiters.into_values().flatten() {
+            waiter.send(Err(refuse::no_task(&self.id.container)));
+        }
+        ctx.idle();
+    }
+}
+
+impl Actor for TaskActor {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let row = self.deps.store.read().and_then(|reader| reader.task(&self.id.namespace, &self.id.container));
+        match row {
+            Ok(None) => ctx.idle(),
+            Ok(Some(row)) => self.resume(row, ctx),
+            Err(refusal) => ctx.fail(format!("read the row of task {}: {refusal}", self.id)),
+        }
+    }
+}
+
+impl Supervised for TaskActor {
+    fn restarting(&mut self, _: &mut Self::Context) {
+        *self = Self::new(Arc::clone(&self.deps), self.id.namespace.clone(), self.id.container.clone());
+    }
+}
+
+/// The row of a process that is made and not started.
+fn new_row(exec_id: ProcessId, stdio: Stdio) -> ProcessRow {
+    ProcessRow { exec_id, pid: 0, status: TaskStatus::Created, stdio, exit: None }
+}
+
+/// A row's machine.
+fn machine_of(row: &TaskRow) -> Machine {
+    let mut machine = Machine::absent(row.container_id.clone());
+    machine.phase = match row.phase {
+        TaskPhase::Creating => Phase::Creating,
+        TaskPhase::Live => Phase::Live,
+        TaskPhase::Deleting => Phase::Deleting,
+    };
+    for process in std::iter::once(&row.init).chain(&row.execs) {
+        machine.put(process.exec_id.clone(), step_of(process));
+    }
+    machine
+}
+
+fn step_of(process: &ProcessRow) -> Step {
+    match (process.status, process.exit) {
+        (_, Some(exit)) => Step::Stopped(exit),
+        (TaskStatus::Running, None) => Step::Running,
+        (TaskStatus::Paused | TaskStatus::Pausing, None) => Step::Paused,
+        (TaskStatus::Created | TaskStatus::Stopped | TaskStatus::Unknown, None) => Step::Created,
+    }
+}
+
+/// Reads a running task's figures: what [`wharf_messages::task::GetMetrics`] asks of each.
+#[derive(Debug, Clone)]
+pub struct ReadFigures {
+    /// Whose.
+    pub container_id: ContainerId,
+}
+
+impl crate::runtime::Request for ReadFigures {
+    type Reply = wharf_messages::Any;
+    const NAME: &'static str = "task.figures";
+    const QUERY: bool = true;
+}

@@ -52,6 +52,25 @@ pub struct ShimAddress {
     pub binary: String,
 }
 
+impl From<&wharf_store::ShimRecord> for ShimAddress {
+    fn from(record: &wharf_store::ShimRecord) -> Self {
+        Self { address: record.address.clone(), version: record.protocol_version, binary: record.binary.clone() }
+    }
+}
+
+impl From<&ShimAddress> for wharf_store::ShimRecord {
+    fn from(address: &ShimAddress) -> Self {
+        Self {
+            address: address.address.clone(),
+            protocol_version: address.version,
+            binary: address.binary.clone(),
+            // A shim is found by its socket and ended by its own binary; its pid is nobody's business.
+            pid: 0,
+            start_ticks: 0,
+        }
+    }
+}
+
 /// What a new shim needs to know.
 #[derive(Debug, Clone)]
 pub struct Launch {

@@ -1,4 +1,12 @@
 //! How a front end has a call done: one trait, one method, whatever the call's shape.
+//!
+//! Commands become messages to actors ([`commands`]), queries become reads of the store ([`queries`]), and what streams
+//! is in [`streams`] and [`transfer`].
+
+mod commands;
+mod queries;
+mod streams;
+mod transfer;
 
 use crate::Wharf;
 use std::future::Future;

@@ -1,0 +1,438 @@
+//! Content: grants the writing of blobs, one writer a reference, and changes what namespaces know of blobs.
+//!
+//! - Parent root; permanent; mailbox 1,024.
+//! - Handles `content.update|delete|abort` -> record | refusals of the commit -> `ContentCreated`, `ContentDeleted`;
+//!   [`OpenIngest`] -> a writer | `Unavailable` (somebody writes it), `AlreadyExists` (the blob is here), `OutOfRange`.
+//! - Jobs: opening (a resumed ingest is read to know its hash); the sweep at the start.
+//! - A restart reads nothing back: who writes what is kept with the writers, which live on.
+//!
+//! Bytes do not come here: the front end or a pull writes them through its [`IngestWriter`].
+//!
+//! Invariants:
+//! - **CONTENT-1** A reference has at most one writer. Dropping it keeps the bytes and frees the reference.
+//! - **CONTENT-2** A blob's file is verified and in its place before its row is committed, and goes after its last row.
+//!
+//! # Spec
+//! API reference, section 3 "Content".
+
+use crate::{
+    Wharf,
+    commit::answer_after_commit,
+    journal::Journal,
+    root::Fixed,
+    runtime::{Actor, Ask, ChildSpec, Ctx, Handler, Request, Supervised, blocking},
+};
+use bytes::Bytes;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use wharf_messages::{
+    Answer, Digest, IngestRef, Labels, LeaseId, Namespace, Refusal, RefusalKind,
+    content::{AbortIngest, ContentInfo, DeleteContent, UpdateContent},
+    id::DigestAlgorithm,
+};
+use wharf_store::{Change, Commit, Committed, Growing, IngestFile, IngestRow, Outcome, Placed, Store, refuse};
+
+/// What content needs from the rest of the system.
+#[derive(Clone)]
+pub struct ContentDeps {
+    /// Rows and files.
+    pub store: Store,
+    /// For changing rows.
+    pub journal: Journal,
+    writers: Writers,
+}
+
+impl ContentDeps {
+    /// Nobody writes yet.
+    #[must_use]
+    pub fn new(store: Store, journal: Journal) -> Self {
+        Self { store, journal, writers: Writers::default() }
+    }
+}
+
+/// References that have a writer.
+#[derive(Clone, Default)]
+struct Writers(Arc<Mutex<HashSet<(Namespace, IngestRef)>>>);
+
+impl Writers {
+    fn set(&self) -> MutexGuard<'_, HashSet<(Namespace, IngestRef)>> {
+        // A set is whole at any moment, also after a panic beside it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self, namespace: &Namespace, reference: &IngestRef) -> Answer<RefLock> {
+        let key = (namespace.clone(), reference.clone());
+        if !self.set().insert(key.clone()) {
+            return Err(Refusal::unavailable(format!("ref {reference} locked for writing by another")));
+        }
+        Ok(RefLock { writers: self.clone(), key })
+    }
+}
+
+/// The right to write a reference, until it is dropped.
+struct RefLock {
+    writers: Writers,
+    key: (Namespace, IngestRef),
+}
+
+impl Drop for RefLock {
+    fn drop(&mut self) {
+        self.writers.set().remove(&self.key);
+    }
+}
+
+/// Asks for the writing of a blob.
+#[derive(Debug, Clone)]
+pub struct OpenIngest {
+    /// The ingest's name.
+    pub reference: IngestRef,
+    /// The expected length; 0 if not known.
+    pub total_bytes: u64,
+    /// What it must turn out to be.
+    pub expected: Option<Digest>,
+    /// Labels for the blob.
+    pub labels: Labels,
+}
+
+impl Request for OpenIngest {
+    type Reply = IngestWriter;
+    const NAME: &'static str = "content.open";
+    const QUERY: bool = false;
+}
+
+/// The actor.
+pub struct Content {
+    deps: ContentDeps,
+}
+
+impl Content {
+    /// Over the store.
+    #[must_use]
+    pub fn new(deps: ContentDeps) -> Self {
+        Self { deps }
+    }
+}
+
+impl Actor for Content {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let store = self.deps.store.clone();
+        let sweep = async move { blocking("sweep content", move || store.sweep_content()).await };
+        ctx.job(
+            "sweep content",
+            |_| sweep,
+            |_, swept, _| match swept {
+                Ok(0) => {}
+                Ok(files) => tracing::info!(files, "removed files that no content names"),
+                // Left-over files take space and harm nobody; the next start tries again.
+                Err(refusal) => tracing::warn!(%refusal, "content could not be swept"),
+            },
+        );
+    }
+}
+
+impl Supervised for Content {}
+
+impl Handler<Ask<OpenIngest>> for Content {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<OpenIngest>, ctx: &mut Ctx<Self>) {
+        let Ask { meta, call, reply } = ask;
+        let locked = meta
+            .namespace()
+            .cloned()
+            .and_then(|namespace| Ok((self.deps.writers.lock(&namespace, &call.reference)?, namespace)));
+        let (lock, namespace) = match locked {
+            Ok(locked) => locked,
+            Err(refusal) => return reply.send(Err(refusal)),
+        };
+        let work = open(self.deps.clone(), lock, namespace, meta.lease, call);
+        ctx.job("open ingest", |_| work, |_, opened, _| reply.send(opened));
+    }
+}
+
+async fn open(
+    deps: ContentDeps,
+    lock: RefLock,
+    namespace: Namespace,
+    lease: Option<LeaseId>,
+    call: OpenIngest,
+) -> Answer<IngestWriter> {
+    let (store, looking, wanted) = (deps.store.clone(), namespace.clone(), call.clone());
+    let (row, file) = blocking("open ingest", move || {
+        let reader = store.read()?;
+        let row = reader.ingest(&looking, &wanted.reference)?;
+        if let Some(expected) = &wanted.expected
+            && reader.content(&looking, expected)?.is_some()
+        {
+            return Ok((row, None));
+        }
+        let algorithm = wanted.expected.as_ref().map_or(DigestAlgorithm::Sha256, Digest::algorithm);
+        let file = match &row {
+            Some(row) => store.blobs().resume(&row.file_id, algorithm)?,
+            None => store.blobs().begin(algorithm)?,
+        };
+        Ok((row, Some(file)))
+    })
+    .await?;
+    let Some(file) = file else {
+        // Nothing to write; what was begun is thrown away, and the lease holds the blob.
+        if row.is_some() {
+            discard(&deps, &namespace, &call.reference).await?;
+        }
+        let digest = call.expected.ok_or_else(|| Refusal::internal("a blob without a name cannot be here"))?;
+        if lease.is_some() {
+            let change = Change::CreateContent { digest: digest.clone(), size_bytes: 0, labels: Labels::new() };
+            deps.journal.commit(Commit::one(&namespace, change).leased(lease)).await?;
+        }
+        return Err(refuse::content_exists(&digest));
+    };
+    let now = wharf_messages::Timestamp::ZERO;
+    let row = IngestRow {
+        reference: call.reference,
+        file_id: file.id().clone(),
+        total_bytes: call.total_bytes,
+        expected: call.expected,
+        started_at: row.map_or(now, |row| row.started_at),
+        updated_at: now,
+        labels: call.labels,
+    };
+    deps.journal.commit(Commit::one(&namespace, Change::PutIngest(row.clone())).leased(lease.clone())).await?;
+    Ok(IngestWriter { deps, namespace, lease, row, file: Some(file), _lock: lock })
+}
+
+/// Removes an ingest's row, then its bytes.
+async fn discard(deps: &ContentDeps, namespace: &Namespace, reference: &IngestRef) -> Answer<()> {
+    let commit = Commit::one(namespace, Change::DeleteIngest(reference.clone()));
+    let row = deps.journal.commit(commit).await?.into_ingest();
+    let store = deps.store.clone();
+    blocking("discard ingest", move || match row {
+        Some(row) => store.blobs().discard_ingest(&row.file_id, || Ok(true)).map(|_| ()),
+        None => Ok(()),
+    })
+    .await
+}
+
+/// The writing of one blob: holds the reference until it is dropped.
+pub struct IngestWriter {
+    deps: ContentDeps,
+    namespace: Namespace,
+    lease: Option<LeaseId>,
+    row: IngestRow,
+    /// None while a blocking thread has it; gone for good after an error of that thread.
+    file: Option<IngestFile>,
+    _lock: RefLock,
+}
+
+impl std::fmt::Debug for IngestWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "IngestWriter({}, {:?})", self.row.reference, self.file)
+    }
+}
+
+impl IngestWriter {
+    /// How many bytes it has.
+    ///
+    /// # Errors
+    /// `Internal` after a write that panicked.
+    pub fn offset_bytes(&self) -> Answer<u64> {
+        self.file.as_ref().map(IngestFile::offset_bytes).ok_or_else(lost)
+    }
+
+    /// How its growth can be followed.
+    ///
+    /// # Errors
+    /// `Internal` after a write that panicked.
+    pub fn growing(&self) -> Answer<Growing> {
+        self.file.as_ref().map(IngestFile::growing).ok_or_else(lost)
+    }
+
+    async fn with_file<T: Send + 'static>(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce(&mut IngestFile) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let mut file = self.file.take().ok_or_else(lost)?;
+        let (file, answer) = blocking(name, move || {
+            let answer = work(&mut file);
+            Ok((file, answer))
+        })
+        .await?;
+        self.file = Some(file);
+        answer
+    }
+
+    /// Writes bytes at the end.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` on a full disk, and other operating errors; what was written before stays.
+    pub async fn write(&mut self, chunks: Vec<Bytes>) -> Answer<()> {
+        self.with_file("write ingest", move |file| chunks.iter().try_for_each(|chunk| file.append(chunk).map(|_| ())))
+            .await
+    }
+
+    /// Writes what comes through the channel until it closes. Bytes are taken while others are being written.
+    ///
+    /// # Errors
+    /// The first error of the sender's or of the disk; what was written before stays.
+    pub async fn write_all(&mut self, mut chunks: tokio::sync::mpsc::Receiver<Answer<Bytes>>) -> Answer<()> {
+        self.with_file("write ingest", move |file| {
+            while let Some(chunk) = chunks.blocking_recv() {
+                file.append(&chunk?)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Throws away what is beyond a length.
+    ///
+    /// # Errors
+    /// `OutOfRange`, and operating errors.
+    pub async fn truncate(&mut self, len_bytes: u64) -> Answer<()> {
+        self.with_file("truncate ingest", move |file| file.truncate(len_bytes)).await
+    }
+
+    /// Makes it a blob. `size_bytes` of 0 means not known; `labels` come on top of those it was opened with.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for another size or digest: the ingest stays. `AlreadyExists` if the namespace has the blob:
+    /// the ingest is gone.
+    pub async fn commit(mut self, size_bytes: u64, expected: Option<Digest>, labels: Labels) -> Answer<ContentInfo> {
+        let file = self.file.take().ok_or_else(lost)?;
+        let expected = expected.or_else(|| self.row.expected.clone());
+        let size_bytes = if size_bytes == 0 { self.row.total_bytes } else { size_bytes };
+        let placed = blocking("commit blob", move || file.commit(size_bytes, expected.as_ref())).await?;
+        let mut all = std::mem::take(&mut self.row.labels);
+        all.extend(labels);
+        let change = created(&placed, all);
+        let ended = Change::DeleteIngest(self.row.reference.clone());
+        let commit = Commit::one(&self.namespace, change).change(ended).leased(self.lease.clone());
+        let committed = self.deps.journal.commit(commit).await;
+        if let Err(refusal) = &committed
+            && refusal.is(RefusalKind::AlreadyExists)
+        {
+            discard(&self.deps, &self.namespace, &self.row.reference).await?;
+        }
+        // Until here only this kept the file from a sweep (CONTENT-2).
+        drop(placed);
+        committed?.into_content().ok_or_else(|| Refusal::internal("a new blob has no record"))
+    }
+}
+
+fn created(placed: &Placed, labels: Labels) -> Change {
+    Change::CreateContent { digest: placed.digest().clone(), size_bytes: placed.size_bytes(), labels }
+}
+
+fn lost() -> Refusal {
+    Refusal::internal("the ingest was lost in a failed write")
+}
+
+/// Stores a small blob in one go; one that is here already is fine.
+///
+/// # Errors
+/// `FailedPrecondition` if it is not what is expected, and operating errors.
+pub async fn insert(
+    deps: &ContentDeps,
+    namespace: &Namespace,
+    bytes: Vec<u8>,
+    expected: Option<Digest>,
+    labels: Labels,
+) -> Answer<Digest> {
+    let store = deps.store.clone();
+    let placed = blocking("store blob", move || store.blobs().insert(&bytes, expected.as_ref())).await?;
+    let digest = placed.digest().clone();
+    let committed = deps.journal.commit(Commit::one(namespace, created(&placed, labels))).await;
+    drop(placed);
+    match committed {
+        Err(refusal) if !refusal.is(RefusalKind::AlreadyExists) => Err(refusal),
+        _ => Ok(digest),
+    }
+}
+
+/// Whether a namespace has a blob; one that another namespace has becomes this one's too.
+///
+/// # Errors
+/// Operating errors.
+pub async fn have(deps: &ContentDeps, namespace: &Namespace, digest: &Digest, labels: Labels) -> Answer<bool> {
+    let (store, looking, named) = (deps.store.clone(), namespace.clone(), digest.clone());
+    let (own, any) = blocking("look for a blob", move || {
+        let reader = store.read()?;
+        let own = reader.content(&looking, &named)?.is_some();
+        Ok((own, own || reader.blob(&named)?.is_some()))
+    })
+    .await?;
+    if own || !any {
+        return Ok(own);
+    }
+    let change = Change::ShareContent { digest: digest.clone(), labels };
+    match deps.journal.commit(Commit::one(namespace, change)).await {
+        Ok(_) => Ok(true),
+        Err(refusal) if refusal.is(RefusalKind::AlreadyExists) => Ok(true),
+        // Deleted in between: it must be fetched.
+        Err(refusal) if refusal.is(RefusalKind::NotFound) => Ok(false),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+impl Handler<Ask<UpdateContent>> for Content {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<UpdateContent>, ctx: &mut Ctx<Self>) {
+        let Ask { meta, call, reply } = ask;
+        match meta.namespace() {
+            Ok(namespace) => {
+                let commit = Commit::one(namespace, Change::UpdateContent(call));
+                answer_after_commit(&self.deps.journal, commit, reply, ctx, Committed::into_content);
+            }
+            Err(refusal) => reply.send(Err(refusal)),
+        }
+    }
+}
+
+impl Handler<Ask<DeleteContent>> for Content {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<DeleteContent>, ctx: &mut Ctx<Self>) {
+        let Ask { meta, call, reply } = ask;
+        let deps = self.deps.clone();
+        let work = async move {
+            let commit = Commit::one(meta.namespace()?, Change::DeleteContent(call.digest.clone()));
+            let committed = deps.journal.commit(commit).await?;
+            let last = committed.outcomes.iter().any(|o| matches!(o, Outcome::ContentDeleted { last: true, .. }));
+            if last {
+                let store = deps.store.clone();
+                blocking("delete a blob's file", move || store.discard_blob(&call.digest)).await?;
+            }
+            Ok(())
+        };
+        ctx.job("delete content", |_| work, |_, end, _| reply.send(end));
+    }
+}
+
+impl Handler<Ask<AbortIngest>> for Content {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<AbortIngest>, ctx: &mut Ctx<Self>) {
+        let Ask { meta, call, reply } = ask;
+        let deps = self.deps.clone();
+        let work = async move {
+            let namespace = meta.namespace()?;
+            // Held until the ingest is gone, so that nobody begins to write it meanwhile.
+            let _lock = deps.writers.lock(namespace, &call.reference)?;
+            discard(&deps, namespace, &call.reference).await
+        };
+        ctx.job("abort ingest", |_| work, |_, end, _| reply.send(end));
+    }
+}
+
+impl Fixed for Content {
+    const SPEC: &'static ChildSpec = &ChildSpec::permanent("content");
+
+    fn new(wharf: &Wharf) -> Self {
+        Self::new(wharf.drivers.content.clone())
+    }
+}

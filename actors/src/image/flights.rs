@@ -1,0 +1,180 @@
+//! One download of a blob, however many ask for it: the first starts it, the others come aboard.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wharf_messages::{Answer, Digest, Refusal};
+use wharf_store::Growing;
+
+/// How far a download has come.
+#[derive(Debug, Clone, Default)]
+pub struct Flight {
+    /// Bytes here.
+    pub offset_bytes: u64,
+    /// Its bytes, once it writes some: for reading before all are here.
+    pub growing: Option<Growing>,
+    /// How it ended, once it has.
+    pub end: Option<Answer<()>>,
+}
+
+/// All downloads that are under way. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Flights(Arc<Mutex<HashMap<Digest, Arc<Seats>>>>);
+
+struct Seats {
+    flight: watch::Sender<Flight>,
+    aboard: AtomicUsize,
+    cancel: CancellationToken,
+}
+
+impl Flights {
+    fn map(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Seats>>> {
+        // Entries come and go whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Comes aboard the download of a blob, which `start` begins if there is none. It goes on until its end or until the
+    /// last passenger has left.
+    pub fn board<F>(&self, digest: &Digest, start: impl FnOnce(watch::Sender<Flight>) -> F) -> Passenger
+    where
+        F: Future<Output = Answer<()>> + Send + 'static,
+    {
+        let mut map = self.map();
+        if let Some(seats) = map.get(digest).filter(|seats| !seats.cancel.is_cancelled()) {
+            seats.aboard.fetch_add(1, Ordering::Relaxed);
+            return Passenger { seats: Arc::clone(seats), watch: seats.flight.subscribe() };
+        }
+        let (flight, watch) = watch::channel(Flight::default());
+        let cancel = CancellationToken::new();
+        let seats = Arc::new(Seats { flight: flight.clone(), aboard: AtomicUsize::new(1), cancel: cancel.clone() });
+        map.insert(digest.clone(), Arc::clone(&seats));
+        let work = start(flight.clone());
+        let (flights, digest, own) = (self.clone(), digest.clone(), Arc::clone(&seats));
+        tokio::spawn(async move {
+            let end = tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(Refusal::canceled(format!("download of {digest}"))),
+                end = work => end,
+            };
+            // Off the map first: whoever comes now starts anew.
+            let mut map = flights.map();
+            if map.get(&digest).is_some_and(|seats| Arc::ptr_eq(seats, &own)) {
+                map.remove(&digest);
+            }
+            drop(map);
+            flight.send_modify(|flight| flight.end = Some(end));
+        });
+        Passenger { seats, watch }
+    }
+}
+
+/// Somebody who waits for a download. The last to be dropped cancels it.
+pub struct Passenger {
+    seats: Arc<Seats>,
+    watch: watch::Receiver<Flight>,
+}
+
+impl Drop for Passenger {
+    fn drop(&mut self) {
+        if self.seats.aboard.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.seats.cancel.cancel();
+        }
+    }
+}
+
+impl Passenger {
+    /// Waits until `ready` finds what it looks for, or the end.
+    async fn until<T>(&mut self, mut ready: impl FnMut(&Flight) -> Option<T>) -> Answer<Option<T>> {
+        loop {
+            {
+                let flight = self.watch.borrow_and_update();
+                if let Some(found) = ready(&flight) {
+                    return Ok(Some(found));
+                }
+                if let Some(end) = &flight.end {
+                    return end.clone().map(|()| None);
+                }
+            }
+            if self.watch.changed().await.is_err() {
+                return Err(Refusal::unavailable("the download was cut short, the daemon is stopping"));
+            }
+        }
+    }
+
+    /// Waits for its bytes; none if it ended well without writing any (the blob came another way).
+    ///
+    /// # Errors
+    /// The download's own.
+    pub async fn growing(&mut self) -> Answer<Option<Growing>> {
+        self.until(|flight| flight.growing.clone()).await
+    }
+
+    /// Waits for its end, telling `progress` of the bytes that have come.
+    ///
+    /// # Errors
+    /// The download's own.
+    pub async fn landed(&mut self, progress: impl Fn(u64)) -> Answer<()> {
+        self.until(|flight| {
+            progress(flight.offset_bytes);
+            None::<()>
+        })
+        .await
+        .map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+    use tokio::sync::Notify;
+
+    fn digest() -> Digest {
+        Digest::from_sha256(&[1; 32])
+    }
+
+    #[tokio::test]
+    async fn many_ask_and_one_flies() {
+        let (flights, starts, land) = (Flights::default(), Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let board = || {
+            let (starts, land) = (Arc::clone(&starts), Arc::clone(&land));
+            flights.board(&digest(), |_| async move {
+                starts.fetch_add(1, Ordering::Relaxed);
+                land.notified().await;
+                Ok(())
+            })
+        };
+        let (mut a, mut b) = (board(), board());
+        drop(board());
+        land.notify_one();
+        assert_eq!((a.landed(|_| ()).await, b.landed(|_| ()).await), (Ok(()), Ok(())));
+        assert_eq!(starts.load(Ordering::Relaxed), 1);
+        // The next one is another flight.
+        let mut c = board();
+        land.notify_one();
+        c.landed(|_| ()).await.unwrap();
+        assert_eq!(starts.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn the_last_to_leave_cancels() {
+        let flights = Flights::default();
+        let (told, gone) = tokio::sync::oneshot::channel::<()>();
+        let a = flights.board(&digest(), |_| async move {
+            let _told = told;
+            std::future::pending().await
+        });
+        drop(a);
+        // Its future is dropped, and what it held with it.
+        assert!(gone.await.is_err());
+        let mut b = flights.board(&digest(), |_| async { Err(Refusal::not_found("x")) });
+        assert_eq!(b.landed(|_| ()).await, Err(Refusal::not_found("x")));
+    }
+}

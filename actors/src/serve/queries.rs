@@ -1,0 +1,297 @@
+//! Calls that only read: each gets a moment of the store on a blocking thread and no actor waits for it.
+
+use super::{CallIo, Serve};
+use crate::{
+    Wharf,
+    image::resolve::resolve,
+    image_graph,
+    runtime::{Scoped, blocking},
+    snapshots::find,
+    task::ReadFigures,
+};
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+use wharf_messages::{
+    Answer, Descriptor, Digest, Meta, Namespace, Platform, Refusal, SnapshotKey,
+    container::{GetContainer, ListContainers},
+    content::{GetContent, GetIngest, IngestStatus, ListContent, ListIngests},
+    descriptor::media_type,
+    filter::{Fields, Filters},
+    image::{GetImage, Image, ImageSummary, ListImages, ResolveImage, ResolvedImage, SummarizeImages},
+    lease::{ListLeaseResources, ListLeases},
+    namespace::{GetNamespace, ListNamespaces, NamespaceRecord},
+    snapshot::{GetSnapshotMounts, GetSnapshotUsage, ListSnapshots, StatSnapshot},
+    system::{DaemonInfo, GetDaemonInfo, ListPlugins, PluginInfo},
+    task::{GetMetrics, GetTask, ListTasks, TaskMetrics, TaskStatus},
+};
+use wharf_store::{IngestRow, Reader, Rows, refuse};
+
+/// Reads with `$read(call, wharf, meta, reader)` on a blocking thread.
+macro_rules! to_store {
+    ($($call:ty => |$this:ident, $wharf:ident, $meta:ident, $reader:ident| $read:expr;)+) => {$(
+        impl Serve for $call {
+            async fn serve(self, wharf: Wharf, meta: Meta, _: CallIo<()>) -> Answer<Self::Reply> {
+                blocking(<Self as wharf_messages::Call>::NAME, move || {
+                    #[allow(unused_variables, reason = "not every query needs all of them")]
+                    let ($this, $wharf, $meta, $reader) = (self, &wharf, &meta, wharf.store.read()?);
+                    $read
+                })
+                .await
+            }
+        }
+    )+};
+}
+
+/// The rows that the filters let through.
+fn filtered<T: Fields>(rows: Rows<T>, filters: &[String]) -> Answer<Vec<T>> {
+    let filters = Filters::parse(filters)?;
+    rows.filter(|row| row.as_ref().map_or(true, |row| filters.matches(row))).collect()
+}
+
+to_store! {
+    GetNamespace => |call, wharf, meta, reader| {
+        // An unknown one answers with no labels, as in containerd: it would be made by its first use.
+        Ok(reader.namespace(&call.name)?.unwrap_or(NamespaceRecord { name: call.name, labels: BTreeMap::new() }))
+    };
+    ListNamespaces => |call, wharf, meta, reader| filtered(reader.namespaces()?, &call.filters);
+
+    GetImage => |call, wharf, meta, reader| image(&reader, meta.namespace()?, &call.name);
+    ListImages => |call, wharf, meta, reader| filtered(reader.images(meta.namespace()?)?, &call.filters);
+    SummarizeImages => |call, wharf, meta, reader| {
+        let namespace = meta.namespace()?;
+        let images = filtered(reader.images(namespace)?, &call.filters)?;
+        let mut graphs = Graphs { wharf, reader: &reader, namespace, known: BTreeMap::new() };
+        images.into_iter().map(|image| graphs.summary(image)).collect()
+    };
+    ResolveImage => |call, wharf, meta, reader| resolve_image(wharf, &reader, meta.namespace()?, &call);
+
+    GetContent => |call, wharf, meta, reader| {
+        reader.content(meta.namespace()?, &call.digest)?.ok_or_else(|| refuse::no_content(&call.digest))
+    };
+    ListContent => |call, wharf, meta, reader| filtered(reader.contents(meta.namespace()?)?, &call.filters);
+    GetIngest => |call, wharf, meta, reader| {
+        let row = reader.ingest(meta.namespace()?, &call.reference)?;
+        status(wharf, row.ok_or_else(|| refuse::no_ingest(&call.reference))?)
+    };
+    ListIngests => |call, wharf, meta, reader| {
+        let filters = Filters::parse(&call.filters)?;
+        let statuses = reader.ingests(meta.namespace()?)?.map(|row| status(wharf, row?));
+        statuses.filter(|status| status.as_ref().map_or(true, |status| filters.matches(status))).collect()
+    };
+
+    GetSnapshotMounts => |call, wharf, meta, reader| {
+        let namespace = meta.namespace()?;
+        let snapshotters = &wharf.drivers.snapshotters;
+        let name = snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
+        snapshotters.mounts(&reader, namespace, &name, &call.key)
+    };
+    StatSnapshot => |call, wharf, meta, reader| {
+        let namespace = meta.namespace()?;
+        let name = wharf.drivers.snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
+        find(&reader, namespace, &name, &call.key).map(|row| row.info)
+    };
+    ListSnapshots => |call, wharf, meta, reader| {
+        let namespace = meta.namespace()?;
+        let name = wharf.drivers.snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
+        let rows = reader.snapshots(namespace, &name)?.map(|row| row.map(|row| row.info));
+        filtered(Box::new(rows), &call.filters)
+    };
+    GetSnapshotUsage => |call, wharf, meta, reader| {
+        let namespace = meta.namespace()?;
+        let snapshotters = &wharf.drivers.snapshotters;
+        let name = snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
+        let row = find(&reader, namespace, &name, &call.key)?;
+        match row.usage {
+            Some(usage) => Ok(usage),
+            None => snapshotters.backend(&name)?.usage(row.id),
+        }
+    };
+
+    GetContainer => |call, wharf, meta, reader| {
+        let namespace = meta.namespace()?;
+        reader.container(namespace, &call.id)?.ok_or_else(|| refuse::no_container(namespace, &call.id))
+    };
+    ListContainers => |call, wharf, meta, reader| filtered(reader.containers(meta.namespace()?)?, &call.filters);
+
+    GetTask => |call, wharf, meta, reader| {
+        let row = reader.task(meta.namespace()?, &call.container_id)?;
+        let row = row.ok_or_else(|| refuse::no_task(&call.container_id))?;
+        let process = row.process(call.exec_id.as_ref()).ok_or_else(|| {
+            let exec = call.exec_id.as_ref().map(ToString::to_string).unwrap_or_default();
+            Refusal::not_found(format!("process {exec} of task {}", call.container_id))
+        });
+        Ok(process?.to_process(&call.container_id))
+    };
+    ListTasks => |call, wharf, meta, reader| {
+        let rows = reader.tasks(meta.namespace()?)?.map(|row| row.map(|row| row.init.to_process(&row.container_id)));
+        filtered(Box::new(rows), &call.filters)
+    };
+
+    ListLeases => |call, wharf, meta, reader| filtered(reader.leases(meta.namespace()?)?, &call.filters);
+    ListLeaseResources => |call, wharf, meta, reader| {
+        let namespace = meta.namespace()?;
+        reader.lease(namespace, &call.id)?.ok_or_else(|| refuse::no_lease(&call.id))?;
+        reader.lease_resources(namespace, &call.id)?.collect()
+    };
+
+    GetDaemonInfo => |call, wharf, meta, reader| Ok(DaemonInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: option_env!("WHARF_REVISION").unwrap_or_default().to_owned(),
+        uuid: wharf.store.uuid().to_owned(),
+        pid: std::process::id(),
+        started_at: wharf.started_at,
+        root: wharf.config.root.to_string_lossy().into_owned(),
+        state: wharf.config.state.to_string_lossy().into_owned(),
+    });
+    ListPlugins => |call, wharf, meta, reader| {
+        let filters = Filters::parse(&call.filters)?;
+        Ok(plugins(wharf).into_iter().filter(|plugin| filters.matches(plugin)).collect())
+    };
+}
+
+fn image(reader: &Reader, namespace: &Namespace, name: &wharf_messages::ImageName) -> Answer<Image> {
+    reader.image(namespace, name)?.ok_or_else(|| refuse::no_image(name))
+}
+
+/// An ingest with what its file says.
+fn status(wharf: &Wharf, row: IngestRow) -> Answer<IngestStatus> {
+    let (offset, updated) = wharf.store.blobs().ingest_status(&row.file_id)?.unwrap_or((0, row.updated_at));
+    Ok(row.to_status(offset, updated))
+}
+
+/// What images are made of; each blob is read once, however many images share it.
+struct Graphs<'a> {
+    wharf: &'a Wharf,
+    reader: &'a Reader,
+    namespace: &'a Namespace,
+    known: BTreeMap<Digest, Option<Vec<Descriptor>>>,
+}
+
+impl Graphs<'_> {
+    /// What a blob points to; none if it is not here.
+    fn children(&mut self, of: &Descriptor) -> Answer<Option<Vec<Descriptor>>> {
+        if let Some(known) = self.known.get(&of.digest) {
+            return Ok(known.clone());
+        }
+        let here = self.reader.content(self.namespace, &of.digest)?.is_some();
+        let leads = media_type::is_index(&of.media_type) || media_type::is_manifest(&of.media_type);
+        let children = match (here, leads) {
+            (false, _) => None,
+            (true, false) => Some(Vec::new()),
+            (true, true) => {
+                let bytes = self.wharf.store.blobs().read_all(&of.digest, image_graph::DOCUMENT_MAX_BYTES as u64)?;
+                // A name may point to anything; what cannot be read as a manifest has no children.
+                Some(image_graph::children(of, &bytes).unwrap_or_default())
+            }
+        };
+        self.known.insert(of.digest.clone(), children.clone());
+        Ok(children)
+    }
+
+    fn platform(&self, config: &Descriptor) -> Option<Platform> {
+        let bytes = self.wharf.store.blobs().read_all(&config.digest, image_graph::DOCUMENT_MAX_BYTES as u64).ok()?;
+        image_graph::ImageConfig::parse(config, &bytes).ok().map(|config| config.platform)
+    }
+
+    fn summary(&mut self, image: Image) -> Answer<ImageSummary> {
+        let (mut sizes, mut platforms, mut missing) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut to_visit = vec![(image.target.clone(), 0)];
+        while let Some((blob, depth)) = to_visit.pop() {
+            let Some(children) = self.children(&blob)? else {
+                // An index lists platforms that nobody asked for: what counts as missing is what a manifest here needs.
+                if depth == 0 || !media_type::is_manifest(&blob.media_type) {
+                    missing.push(blob.digest);
+                }
+                continue;
+            };
+            if media_type::is_config(&blob.media_type)
+                && let Some(platform) = self.platform(&blob)
+                && !platforms.contains(&platform)
+            {
+                platforms.push(platform);
+            }
+            sizes.insert(blob.digest, blob.size_bytes);
+            if depth < image_graph::DEPTH_MAX {
+                to_visit.extend(children.into_iter().map(|child| (child, depth + 1)));
+            }
+        }
+        platforms.sort();
+        Ok(ImageSummary { image, size_bytes: sizes.values().sum(), platforms, missing })
+    }
+}
+
+fn resolve_image(wharf: &Wharf, reader: &Reader, namespace: &Namespace, call: &ResolveImage) -> Answer<ResolvedImage> {
+    let image = image(reader, namespace, &call.name)?;
+    let resolved = resolve(&wharf.store, reader, namespace, &image.target, call.platform.as_ref())
+        .map_err(|refusal| refusal.context(format!("image {}", call.name)))?;
+    let chain_id = resolved.chain_id()?;
+    let snapshotter = wharf.drivers.snapshotters.resolve(reader, namespace, call.snapshotter.as_ref())?;
+    let unpacked = reader.snapshot(namespace, &snapshotter, &SnapshotKey::new(chain_id.as_str())?)?.is_some();
+    Ok(ResolvedImage {
+        image,
+        manifest: resolved.manifest,
+        config: resolved.config,
+        config_json: resolved.config_json,
+        layers: resolved.layers,
+        diff_ids: resolved.diff_ids,
+        chain_id,
+        unpacked,
+    })
+}
+
+/// The parts of the daemon as containerd's introspection names them: only what is there.
+fn plugins(wharf: &Wharf) -> Vec<PluginInfo> {
+    let host = Platform::host().to_string();
+    let plugin = |kind: &str, id: &str, platforms: &[&str]| PluginInfo {
+        kind: format!("io.containerd.{kind}"),
+        id: id.to_owned(),
+        platforms: platforms.iter().map(|p| (*p).to_owned()).collect(),
+        capabilities: Vec::new(),
+        problem: None,
+    };
+    let mut plugins = vec![
+        plugin("content.v1", "content", &[]),
+        plugin("metadata.v1", "redb", &[]),
+        plugin("differ.v1", "walking", &[&host]),
+        plugin("event.v1", "exchange", &[]),
+        plugin("runtime.v2", "task", &[&host]),
+    ];
+    plugins.extend(wharf.drivers.snapshotters.names().map(|name| plugin("snapshotter.v1", name.as_str(), &[&host])));
+    plugins
+}
+
+impl Serve for GetMetrics {
+    async fn serve(self, wharf: Wharf, meta: Meta, _: CallIo<()>) -> Answer<Vec<TaskMetrics>> {
+        let filters = Filters::parse(&self.filters)?;
+        let namespace = meta.namespace()?.clone();
+        let (store, clock) = (wharf.store.clone(), wharf.clock.clone());
+        let running = blocking("list running tasks", move || {
+            let mut running = Vec::new();
+            for row in store.read()?.tasks(&namespace)? {
+                let row = row?;
+                if matches!(row.init.status, TaskStatus::Running | TaskStatus::Paused) {
+                    running.push(Scoped { namespace: namespace.clone(), id: row.container_id });
+                }
+            }
+            Ok(running)
+        })
+        .await?;
+        let asked = running.into_iter().filter_map(|task| {
+            let empty = wharf_messages::Any::default();
+            let probe = TaskMetrics { container_id: task.id.clone(), at: clock.now(), data: empty };
+            filters.matches(&probe).then(|| {
+                let figures = wharf.actors.tasks.ask(meta.clone(), ReadFigures { container_id: task.id });
+                async move { figures.await.map(|data| TaskMetrics { data, ..probe }) }
+            })
+        });
+        // A task that ends while it is asked is no longer running: the others' figures are the answer.
+        let answered = join_all(asked).await.into_iter().filter_map(|figures| match figures {
+            Ok(figures) => Some(figures),
+            Err(refusal) => {
+                tracing::debug!(%refusal, "a task has no figures");
+                None
+            }
+        });
+        Ok(answered.collect())
+    }
+}

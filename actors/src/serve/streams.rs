@@ -1,0 +1,183 @@
+//! Calls with something flowing beside them: bytes of blobs, progress.
+
+use super::{CallIo, Serve};
+use crate::{
+    Wharf,
+    content::{IngestWriter, OpenIngest},
+    image::{
+        JoinPull,
+        board::{Board, Watcher},
+    },
+    runtime::blocking,
+};
+use bytes::Bytes;
+use std::{
+    io::{Read, Seek, SeekFrom},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use wharf_messages::{
+    Answer, ImageName, Meta, Refusal,
+    content::{READ_CHUNK_MAX_BYTES, ReadContent, WriteContent, Written},
+    image::{Image, Progress, PullImage},
+};
+use wharf_store::refuse;
+
+/// How often a client is shown progress at the most.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a call answers whose client went away while it was being sent something.
+pub(super) fn client_gone() -> Refusal {
+    Refusal::canceled("the client went away")
+}
+
+/// Shows a board to a client while `work` runs, and once more when it is over.
+pub(super) async fn shown<T>(
+    board: &Board,
+    items: &mpsc::Sender<Progress>,
+    work: impl Future<Output = T>,
+) -> Answer<T> {
+    async fn send(watcher: &mut Watcher, items: &mpsc::Sender<Progress>) -> Answer<()> {
+        for line in watcher.look() {
+            items.send(line).await.map_err(|_| client_gone())?;
+        }
+        Ok(())
+    }
+    let mut watcher = board.watch();
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => {
+                send(&mut watcher, items).await?;
+                return Ok(done);
+            }
+            () = watcher.changed() => {
+                send(&mut watcher, items).await?;
+                // The bell may ring thousands of times a second; a person sees twenty.
+                tokio::select! {
+                    biased;
+                    done = &mut work => {
+                        send(&mut watcher, items).await?;
+                        return Ok(done);
+                    }
+                    () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+                }
+            }
+        }
+    }
+}
+
+impl Serve for PullImage {
+    async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<Progress>) -> Answer<Image> {
+        // Wrong references are refused before an actor is made for them.
+        wharf_messages::reference::Reference::parse(&self.reference)?;
+        let name = ImageName::new(&self.reference)?;
+        let mut ticket = wharf.actors.images.ask(meta, JoinPull { name, call: self }).await?;
+        let board = ticket.board.clone();
+        tokio::select! {
+            biased;
+            // The ticket goes with the call; the last one to go cancels the pull.
+            () = io.cancel.cancelled() => Err(client_gone()),
+            pulled = shown(&board, &io.items, ticket.end()) => pulled?,
+        }
+    }
+}
+
+impl Serve for ReadContent {
+    async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<Vec<u8>>) -> Answer<()> {
+        let namespace = meta.namespace()?.clone();
+        blocking("content.read", move || {
+            // The namespace's own row decides, not the file that another one may have.
+            if wharf.store.read()?.content(&namespace, &self.digest)?.is_none() {
+                return Err(refuse::no_content(&self.digest));
+            }
+            let (mut file, size_bytes) = wharf.store.blobs().read(&self.digest)?;
+            if self.offset_bytes > size_bytes {
+                return Err(Refusal::out_of_range(format!(
+                    "offset {} of content {} with {size_bytes} bytes",
+                    self.offset_bytes, self.digest
+                )));
+            }
+            let doing = |e: &std::io::Error| Refusal::io(format!("read content {}", self.digest), e);
+            file.seek(SeekFrom::Start(self.offset_bytes)).map_err(|e| doing(&e))?;
+            let rest = size_bytes - self.offset_bytes;
+            let mut wanted = if self.size_bytes == 0 { rest } else { self.size_bytes.min(rest) };
+            while wanted > 0 {
+                let length = usize::try_from(wanted).unwrap_or(usize::MAX).min(READ_CHUNK_MAX_BYTES);
+                let mut chunk = vec![0; length];
+                file.read_exact(&mut chunk).map_err(|e| doing(&e))?;
+                wanted -= length as u64;
+                io.items.blocking_send(chunk).map_err(|_| client_gone())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Serve for WriteContent {
+    async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<()>) -> Answer<Written> {
+        let open = OpenIngest {
+            reference: self.reference.clone(),
+            total_bytes: self.total_bytes,
+            expected: self.expected.clone(),
+            labels: self.labels.clone(),
+        };
+        let namespace = meta.namespace()?.clone();
+        if let Some(expected) = &self.expected
+            && crate::content::have(&wharf.drivers.content, &namespace, expected, self.labels.clone()).await?
+        {
+            return Err(refuse::content_exists(expected));
+        }
+        let mut writer = wharf.actors.content.ask(meta, open).await?;
+        seek(&mut writer, &self).await?;
+        // A client that goes away ends the upload with an error: what has come is kept for it to go on with.
+        writer.write_all(io.upload).await?;
+        if !self.commit {
+            return Ok(Written { offset_bytes: writer.offset_bytes()?, digest: None });
+        }
+        let info = writer.commit(self.total_bytes, self.expected, self.labels).await?;
+        Ok(Written { offset_bytes: info.size_bytes, digest: Some(info.digest) })
+    }
+}
+
+/// Brings an ingest to where the client wants to go on.
+async fn seek(writer: &mut IngestWriter, call: &WriteContent) -> Answer<()> {
+    let now = writer.offset_bytes()?;
+    match call.offset_bytes {
+        None => Ok(()),
+        Some(0) => writer.truncate(0).await,
+        Some(offset) if offset == now => Ok(()),
+        Some(offset) => Err(Refusal::out_of_range(format!("ref {} is at offset {now}, not {offset}", call.reference))),
+    }
+}
+
+/// A blocking reader over a client's upload.
+pub(super) struct UploadReader {
+    upload: mpsc::Receiver<Answer<Bytes>>,
+    chunk: Bytes,
+}
+
+impl UploadReader {
+    /// Over an upload.
+    pub(super) fn new(upload: mpsc::Receiver<Answer<Bytes>>) -> Self {
+        Self { upload, chunk: Bytes::new() }
+    }
+}
+
+impl Read for UploadReader {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.upload.blocking_recv() {
+                Some(Ok(chunk)) => self.chunk = chunk,
+                // The refusal keeps its kind on its way through readers that know only I/O errors.
+                Some(Err(refusal)) => return Err(std::io::Error::other(refusal)),
+                None => return Ok(0),
+            }
+        }
+        let length = buf.len().min(self.chunk.len());
+        buf[..length].copy_from_slice(&self.chunk.split_to(length));
+        Ok(length)
+    }
+}

@@ -1,0 +1,225 @@
+//! A snapshot: a folder in a snapshotter and the row that names it.
+//!
+//! - Parent `snapshots`; transient; 3 restarts in 5 s; mailbox 64; passivated when idle.
+//! - One state: between commands; the next command of the same key waits for this one.
+//! - Handles `snapshots.prepare|view|commit|remove|update` of its key -> mounts, record | refusals of the commit and the
+//!   backend -> `SnapshotPrepared`, `SnapshotCommitted`, `SnapshotRemoved`.
+//! - Jobs: none of its own; measuring and copying run on the pool, making and moving folders on blocking threads.
+//! - A restart reads nothing back; a folder whose row did not follow is swept at the next start.
+//!
+//! Invariants: SNAPSHOTS-1.
+//!
+//! # Spec
+//! API reference, section 3 "Snapshots".
+
+use crate::{
+    commit::answer_after_commit,
+    drivers::snapshotter::Placement,
+    runtime::{Actor, Ask, Ctx, Handler, ReplyTo, Supervised, blocking},
+    snapshots::{SnapshotDeps, SnapshotPath, find},
+};
+use std::{future::Future, sync::Arc};
+use wharf_messages::{
+    Answer, Labels, LeaseId, Mount, Refusal, SnapshotKey,
+    snapshot::{
+        CommitSnapshot, PrepareSnapshot, RemoveSnapshot, SNAPSHOT_REF_LABEL, SnapshotKind, UpdateSnapshot, ViewSnapshot,
+    },
+};
+use wharf_store::{Change, Commit, NewSnapshot};
+
+/// The actor.
+pub struct SnapshotActor {
+    deps: Arc<SnapshotDeps>,
+    path: SnapshotPath,
+}
+
+impl SnapshotActor {
+    /// The actor of one key.
+    #[must_use]
+    pub fn new(deps: Arc<SnapshotDeps>, path: SnapshotPath) -> Self {
+        Self { deps, path }
+    }
+
+    /// Does a command to its end before the next message, and answers.
+    fn answer<T: 'static>(
+        &self,
+        reply: ReplyTo<T>,
+        ctx: &mut Ctx<Self>,
+        work: impl Future<Output = Answer<T>> + 'static,
+    ) {
+        ctx.exclusive(work, |_, end, ctx| {
+            reply.send(end);
+            ctx.idle();
+        });
+    }
+}
+
+impl Actor for SnapshotActor {
+    type Context = Ctx<Self>;
+}
+
+impl Supervised for SnapshotActor {}
+
+/// What both kinds of new snapshot need.
+struct New {
+    kind: SnapshotKind,
+    parent: Option<SnapshotKey>,
+    labels: Labels,
+    lease: Option<LeaseId>,
+}
+
+/// Makes the folder, then the row; answers the mounts.
+async fn make(deps: Arc<SnapshotDeps>, path: SnapshotPath, new: New) -> Answer<Vec<Mount>> {
+    let id = deps.snapshotters.new_id();
+    let number = id.id;
+    let (kind, parent) = (new.kind, new.parent.clone());
+    let (making, place) = (Arc::clone(&deps), path.clone());
+    let target = new.labels.get(SNAPSHOT_REF_LABEL).cloned();
+    let mounts = blocking("make a snapshot's folder", move || {
+        let reader = making.store.read()?;
+        // The commit decides; asking first saves making a folder for nothing.
+        let taken =
+            |key: &SnapshotKey| Ok::<_, Refusal>(reader.snapshot(&place.namespace, &place.snapshotter, key)?.is_some());
+        let is_taken =
+            taken(&place.key)? || target.map(SnapshotKey::new).transpose()?.is_some_and(|t| taken(&t) == Ok(true));
+        if is_taken {
+            return Ok(Vec::new());
+        }
+        let ancestors = match &parent {
+            None => Vec::new(),
+            Some(parent) => {
+                let row = find(&reader, &place.namespace, &place.snapshotter, parent)?;
+                if row.info.kind != SnapshotKind::Committed {
+                    return Err(Refusal::invalid(format!("parent snapshot {parent} is not committed")));
+                }
+                let mut ancestors = vec![row.id];
+                ancestors.extend(reader.ancestors(&place.snapshotter, &row)?);
+                ancestors
+            }
+        };
+        let backend = making.snapshotters.backend(&place.snapshotter)?;
+        let placement = Placement { id: number, kind, ancestors: &ancestors };
+        backend.prepare(&placement)?;
+        backend.mounts(&placement)
+    })
+    .await?;
+    let change = Change::PrepareSnapshot(NewSnapshot {
+        snapshotter: path.snapshotter.clone(),
+        key: path.key.clone(),
+        parent: new.parent,
+        kind: new.kind,
+        id: number,
+        labels: new.labels,
+    });
+    let commit = Commit::one(&path.namespace, change).leased(new.lease);
+    let committed = deps.journal.commit(commit).await;
+    if committed.is_err() {
+        let undoing = Arc::clone(&deps);
+        blocking("remove a snapshot's folder", move || undoing.snapshotters.backend(&path.snapshotter)?.remove(number))
+            .await?;
+    }
+    drop(id);
+    committed.map(|_| mounts)
+}
+
+impl Handler<Ask<PrepareSnapshot>> for SnapshotActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<PrepareSnapshot>, ctx: &mut Ctx<Self>) {
+        let Ask { meta, call, reply } = ask;
+        let new = New { kind: SnapshotKind::Active, parent: call.parent, labels: call.labels, lease: meta.lease };
+        self.answer(reply, ctx, make(Arc::clone(&self.deps), self.path.clone(), new));
+    }
+}
+
+impl Handler<Ask<ViewSnapshot>> for SnapshotActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<ViewSnapshot>, ctx: &mut Ctx<Self>) {
+        let Ask { meta, call, reply } = ask;
+        let new = New { kind: SnapshotKind::View, parent: call.parent, labels: call.labels, lease: meta.lease };
+        self.answer(reply, ctx, make(Arc::clone(&self.deps), self.path.clone(), new));
+    }
+}
+
+impl Handler<Ask<CommitSnapshot>> for SnapshotActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<CommitSnapshot>, ctx: &mut Ctx<Self>) {
+        let Ask { meta, call, reply } = ask;
+        let (deps, path) = (Arc::clone(&self.deps), self.path.clone());
+        let work = async move {
+            let (measuring, place, late) = (Arc::clone(&deps), path.clone(), call.parent.clone());
+            let usage = deps
+                .pool
+                .run("freeze a snapshot", move || {
+                    let reader = measuring.store.read()?;
+                    let row = find(&reader, &place.namespace, &place.snapshotter, &place.key)?;
+                    if row.info.kind != SnapshotKind::Active {
+                        return Err(Refusal::failed_precondition(format!("snapshot {} is not active", place.key)));
+                    }
+                    let backend = measuring.snapshotters.backend(&place.snapshotter)?;
+                    let ancestors = match &late {
+                        None => reader.ancestors(&place.snapshotter, &row)?,
+                        Some(_) if row.parent_id.is_some() || !backend.late_parent() => {
+                            return Err(Refusal::failed_precondition(format!(
+                                "snapshot {} cannot get another parent",
+                                place.key
+                            )));
+                        }
+                        Some(parent) => {
+                            let parent = find(&reader, &place.namespace, &place.snapshotter, parent)?;
+                            let mut ancestors = vec![parent.id];
+                            ancestors.extend(reader.ancestors(&place.snapshotter, &parent)?);
+                            ancestors
+                        }
+                    };
+                    backend.commit(&Placement { id: row.id, kind: row.info.kind, ancestors: &ancestors })
+                })
+                .await?;
+            let change = Change::CommitSnapshot {
+                snapshotter: path.snapshotter,
+                key: path.key,
+                name: call.name,
+                parent: call.parent,
+                labels: call.labels,
+                usage,
+            };
+            deps.journal.commit(Commit::one(&path.namespace, change).leased(meta.lease)).await.map(|_| ())
+        };
+        self.answer(reply, ctx, work);
+    }
+}
+
+impl Handler<Ask<RemoveSnapshot>> for SnapshotActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<RemoveSnapshot>, ctx: &mut Ctx<Self>) {
+        let (deps, path) = (Arc::clone(&self.deps), self.path.clone());
+        let work = async move {
+            let change = Change::RemoveSnapshot { snapshotter: path.snapshotter.clone(), key: path.key };
+            let committed = deps.journal.commit(Commit::one(&path.namespace, change)).await?;
+            let Some(row) = committed.into_snapshot() else { return Ok(()) };
+            let snapshotters = deps.snapshotters.clone();
+            blocking("remove a snapshot's folder", move || snapshotters.discard(&path.snapshotter, &row)).await
+        };
+        self.answer(ask.reply, ctx, work);
+    }
+}
+
+impl Handler<Ask<UpdateSnapshot>> for SnapshotActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<UpdateSnapshot>, ctx: &mut Ctx<Self>) {
+        let change = Change::UpdateSnapshot {
+            snapshotter: self.path.snapshotter.clone(),
+            key: self.path.key.clone(),
+            labels: ask.call.labels,
+            mask: ask.call.mask,
+        };
+        let commit = Commit::one(&self.path.namespace, change);
+        answer_after_commit(&self.deps.journal, commit, ask.reply, ctx, |committed| {
+            committed.into_snapshot().map(|row| row.info)
+        });
+    }
+}
