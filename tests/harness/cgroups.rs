@@ -66,3 +66,9 @@ fn descending(top: &Path) -> Vec<PathBuf> {
     found.push(top.to_path_buf());
     found
 }
+
+/// Whether the machine has the unified hierarchy alone.
+#[must_use]
+pub fn is_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}

@@ -279,14 +279,16 @@ impl Output {
         assert_eq!(self.stdout.trim(), text.trim(), "{self}");
     }
 
-    /// Standard output as a table: a row a line, split at runs of two blanks or more, or at tabs.
+    /// Standard output as a table: a row a line, split at blanks.
     #[must_use]
     pub fn table(&self) -> Vec<Vec<String>> {
-        let cells = |line: &str| {
-            let parts = line.split('\t').flat_map(|part| part.split("  "));
-            parts.map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
-        };
-        self.stdout.lines().map(cells).collect()
+        self.stdout.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    }
+
+    /// The table's first row.
+    #[must_use]
+    pub fn header(&self) -> String {
+        self.table().first().map(|row| row.join(" ")).unwrap_or_default()
     }
 
     /// The table's row whose first cell is this.

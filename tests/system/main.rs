@@ -2,4 +2,20 @@
 //!
 //! Run by `make test`; each test has a daemon, folders and a namespace of its own.
 
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod events;
+mod fixture;
+mod hostile_clients;
+mod images;
+mod import;
+mod isolation;
 mod peers;
+mod pull;
+mod refusals;
+mod restart;
+mod run;
+mod tasks;
+mod terminal;
+mod unpack;
