@@ -11,6 +11,7 @@ pub struct Any {
     /// The type's URL.
     pub type_url: String,
     /// Its encoding.
+    #[serde(with = "crate::bytes")]
     pub value: Vec<u8>,
 }
 

@@ -95,6 +95,7 @@ pub struct ResolvedImage {
     /// Its config blob.
     pub config: Descriptor,
     /// The config itself: an OCI image config as JSON, at most 4 MiB.
+    #[serde(with = "crate::bytes")]
     pub config_json: Vec<u8>,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,

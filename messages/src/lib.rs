@@ -7,6 +7,7 @@
 //! on nothing of wharf's.
 
 pub mod any;
+pub mod bytes;
 pub mod call;
 pub mod codec;
 pub mod container;
