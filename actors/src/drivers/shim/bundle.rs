@@ -29,23 +29,28 @@ const FOLDER: &str = "io.containerd.runtime.v2.task";
 /// A record is a few hundred bytes; more is not ours.
 const EXIT_RECORD_MAX_BYTES: u64 = 64 << 10;
 
-/// What a shim writes down when a process ends, before it tells anybody.
+/// The version of an exit record that is understood.
+const EXIT_RECORD_VERSION: u32 = 1;
+
+/// What wharf's shim writes down when a process ends, before it tells anybody. Its format is described where it is
+/// written, in the shim's `exit_record.rs`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ExitRecord {
+    /// 1.
+    pub version: u32,
     /// In the host's pid namespace.
     pub pid: u32,
     /// Exit code, or 128 + signal.
     pub status: u32,
     /// Nanoseconds since the epoch.
-    pub exited_at: i64,
+    pub exited_at_ns: i64,
     /// Whether the OOM killer struck in its cgroup.
-    #[serde(default)]
-    pub oom: bool,
+    pub oom_killed: bool,
 }
 
 impl From<ExitRecord> for Exit {
     fn from(record: ExitRecord) -> Self {
-        Self { code: record.status, exited_at: Timestamp(record.exited_at), oom: record.oom }
+        Self { code: record.status, exited_at: Timestamp(record.exited_at_ns), oom: record.oom_killed }
     }
 }
 
@@ -134,8 +139,13 @@ impl Bundle {
         };
         let mut json = Vec::new();
         let read = file.take(EXIT_RECORD_MAX_BYTES).read_to_end(&mut json).map_err(|e| e.to_string());
-        match read.and_then(|_| serde_json::from_slice(&json).map_err(|e| e.to_string())) {
-            Ok(record) => Some(record),
+        let parsed = read.and_then(|_| serde_json::from_slice::<ExitRecord>(&json).map_err(|e| e.to_string()));
+        match parsed {
+            Ok(record) if record.version == EXIT_RECORD_VERSION => Some(record),
+            Ok(record) => {
+                tracing::warn!(path = %path.display(), version = record.version, "exit record of an unknown version");
+                None
+            }
             Err(error) => {
                 tracing::warn!(path = %path.display(), error, "exit record could not be read");
                 None
@@ -208,8 +218,9 @@ mod tests {
         assert_eq!(bundle.exit_record(None), None);
         let exits = bundle.path().join("exits");
         fs::create_dir(&exits).unwrap();
-        fs::write(exits.join("init.json"), r#"{"pid":7,"status":137,"exited_at":5,"oom":true}"#).unwrap();
-        assert_eq!(bundle.exit_record(None), Some(ExitRecord { pid: 7, status: 137, exited_at: 5, oom: true }));
+        fs::write(exits.join("init.json"), r#"{"version":1,"container_id":"one","exec_id":"","pid":7,"status":137,"signal":9,"exited_at_ns":5,"oom_killed":true}"#).unwrap();
+        let record = ExitRecord { version: 1, pid: 7, status: 137, exited_at_ns: 5, oom_killed: true };
+        assert_eq!(bundle.exit_record(None), Some(record));
         fs::write(exits.join("exec-x.json"), r#"{"pid":7,"#).unwrap();
         assert_eq!(bundle.exit_record(Some(&ExecId::new("x").unwrap())), None);
     }
