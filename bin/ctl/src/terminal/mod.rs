@@ -113,3 +113,6 @@ fn hide() -> Outcome<RawMode> {
     tcsetattr(stdio::stdin(), OptionalActions::Now, &hidden).map_err(failed)?;
     Ok(mode)
 }
+
+#[cfg(test)]
+mod tests;
