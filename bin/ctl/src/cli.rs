@@ -142,6 +142,86 @@ mod tests {
         assert_eq!(first_of(Some(&String::new()), ["WHARF_TEST_UNSET"; 2], "default"), "default");
     }
 
+    /// The whole tree of `ctr` 1.6.20 that is here, by its names and its aliases.
+    #[test]
+    fn every_name_and_alias_of_ctr_leads_to_its_command() {
+        const REMOVE: &[&str] = &["delete", "del", "remove", "rm"];
+        const LIST: &[&str] = &["list", "ls"];
+        #[rustfmt::skip]
+        let tree: &[(&[&str], &[&str], &str, &str)] = &[
+            (&["plugins", "plugin"], LIST, "", "Plugins(List("),
+            (&["version"], &[""], "", "Version("),
+            (&["containers", "c", "container"], &["create"], "I x", "Containers(Create("),
+            (&["containers", "c", "container"], REMOVE, "x y", "Containers(Delete("),
+            (&["containers"], &["info"], "--spec x", "Containers(Info("),
+            (&["containers"], LIST, "-q id==x", "Containers(List("),
+            (&["containers"], &["label"], "x a=b", "Containers(Label("),
+            (&["content"], &["active"], "", "Content(Active("),
+            (&["content"], REMOVE, "sha256:0", "Content(Delete("),
+            (&["content"], &["edit"], "--editor vi sha256:0", "Content(Edit("),
+            (&["content"], &["fetch"], "--metadata-only REF", "Content(Fetch("),
+            (&["content"], &["get"], "sha256:0", "Content(Get("),
+            (&["content"], &["ingest"], "--expected-size 3 key", "Content(Ingest("),
+            (&["content"], LIST, "-q", "Content(List("),
+            (&["content"], &["label"], "sha256:0 a=b", "Content(Label("),
+            (&["events", "event"], &[""], "topic==/x", "Events(Events"),
+            (&["images", "image", "i"], &["check"], "-q", "Images(Check("),
+            (&["images"], &["export"], "--all-platforms out.tar REF", "Images(Export("),
+            (&["images"], &["import"], "--base-name a/b --no-unpack -", "Images(Import("),
+            (&["images"], LIST, "-q name~=x", "Images(List("),
+            (&["images"], &["mount"], "--rw REF /mnt", "Images(Mount("),
+            (&["images"], &["unmount"], "--rm /mnt", "Images(Unmount("),
+            (&["images"], &["pull"], "-k -u a:b --platform linux/arm64 REF", "Images(Pull("),
+            (&["images"], REMOVE, "--sync REF REF", "Images(Delete("),
+            (&["images"], &["tag"], "--force REF REF", "Images(Tag("),
+            (&["images"], &["label"], "-r REF a=b", "Images(Label("),
+            (&["leases"], LIST, "-q", "Leases(List("),
+            (&["leases"], &["create"], "--id x -x 1h a=b", "Leases(Create("),
+            (&["leases"], REMOVE, "--sync x", "Leases(Delete("),
+            (&["namespaces", "namespace", "ns"], &["create", "c"], "x a=b", "Namespaces(Create("),
+            (&["namespaces"], LIST, "-q", "Namespaces(List("),
+            (&["namespaces"], &["remove", "rm"], "-c x", "Namespaces(Remove("),
+            (&["namespaces"], &["label"], "x a=b", "Namespaces(Label("),
+            (&["run"], &[""], "--rm -t I x sh", "Run(Run"),
+            (&["snapshots", "snapshot"], &["commit"], "a b", "Snapshots(Snapshots { snapshotter: None, verb: Commit"),
+            (&["snapshots"], &["diff"], "--keep a", "Snapshots(Snapshots { snapshotter: None, verb: Diff"),
+            (&["snapshots"], &["info"], "a", "Snapshots(Snapshots { snapshotter: None, verb: Info"),
+            (&["snapshots"], LIST, "", "Snapshots(Snapshots { snapshotter: None, verb: List"),
+            (&["snapshots"], &["mounts", "m", "mount"], "/mnt a", "Snapshots(Snapshots { snapshotter: None, verb: Mounts"),
+            (&["snapshots"], &["prepare"], "-t /mnt a b", "Snapshots(Snapshots { snapshotter: None, verb: Prepare"),
+            (&["snapshots"], REMOVE, "a b", "Snapshots(Snapshots { snapshotter: None, verb: Delete"),
+            (&["snapshots"], &["label"], "a b=c", "Snapshots(Snapshots { snapshotter: None, verb: Label"),
+            (&["snapshots"], &["tree"], "", "Snapshots(Snapshots { snapshotter: None, verb: Tree"),
+            (&["snapshots"], &["unpack"], "sha256:0", "Snapshots(Snapshots { snapshotter: None, verb: Unpack"),
+            (&["snapshots"], &["usage"], "-b a", "Snapshots(Snapshots { snapshotter: None, verb: Usage"),
+            (&["snapshots"], &["view"], "--mounts a b", "Snapshots(Snapshots { snapshotter: None, verb: View"),
+            (&["snapshots --snapshotter native"], LIST, "", "Snapshots(Snapshots { snapshotter: Some(\"native\")"),
+            (&["tasks", "t", "task"], &["attach"], "x", "Tasks(Attach("),
+            (&["tasks"], &["checkpoint"], "--exit --image-path /a x", "Tasks(Checkpoint("),
+            (&["tasks"], REMOVE, "-f x y", "Tasks(Delete("),
+            (&["tasks"], &["exec"], "-t --exec-id e --user a x sh -c y", "Tasks(Exec("),
+            (&["tasks"], LIST, "-q", "Tasks(List("),
+            (&["tasks"], &["kill"], "-s 9 -a x", "Tasks(Kill("),
+            (&["tasks"], &["pause"], "x", "Tasks(Pause("),
+            (&["tasks"], &["ps"], "x", "Tasks(Ps("),
+            (&["tasks"], &["resume"], "x", "Tasks(Resume("),
+            (&["tasks"], &["start"], "-d --pid-file p x", "Tasks(Start("),
+            (&["tasks"], &["metrics", "metric"], "--format json x", "Tasks(Metrics("),
+            (&["oci"], &["spec"], "", "Oci(Spec"),
+            (&["supervision"], &["tree"], "", "Supervision(Tree"),
+        ];
+        for (nouns, verbs, rest, expected) in tree {
+            for (noun, verb) in nouns.iter().flat_map(|noun| verbs.iter().map(move |verb| (noun, verb))) {
+                let line = format!("{noun} {verb} {rest}");
+                let words = line.split_whitespace().map(Into::into).collect();
+                let words = crate::argv::rewrite(&Cli::command(), words);
+                let cli = Cli::try_parse_from(std::iter::once("wharf".into()).chain(words));
+                let command = format!("{:?}", cli.unwrap_or_else(|error| panic!("{line}: {error}")).command);
+                assert!(command.starts_with(expected), "{line}: {command}");
+            }
+        }
+    }
+
     #[test]
     fn addresses_may_be_urls() {
         let globals = Cli::try_parse_from(["wharf", "-a", "unix:///run/x.sock", "version"]).unwrap().globals;

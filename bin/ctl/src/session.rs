@@ -179,7 +179,9 @@ impl<'a> Session<'a> {
         let exit = foreground.until_exit(start).await;
         if matches!(exit, Err(End::Left(_))) {
             // Nothing is deleted: the container goes on, and can be attached to again.
-            drop(raw_mode);
+            if let Some(fifos) = io.fifos {
+                fifos.keep();
+            }
             return exit.map_err(End::into_failure);
         }
         let deleted = foreground.delete_and_drain().await;
