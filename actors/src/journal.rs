@@ -32,7 +32,8 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use wharf_messages::{Answer, Refusal, Timestamp, event::Seq};
-use wharf_store::{Commit, Committed, Writer};
+pub(crate) use wharf_store::Writer;
+use wharf_store::{Commit, Committed};
 
 /// How the journal stands in the tree.
 pub const SPEC: ChildSpec =

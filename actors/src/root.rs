@@ -30,13 +30,6 @@ pub const ROOT: ChildSpec = ChildSpec::permanent("root")
 
 /// How long front ends may take to end what they are doing.
 const FRONT_ENDS_BUDGET: Duration = Duration::from_secs(5);
-/// The workers of the shared runtime: front ends and drivers. Two, because they only ever wait; see the pool for the rest.
-const WORKERS: usize = 2;
-/// The most threads for short blocking work. Each may read the store while another waits for the disk.
-const BLOCKING_THREADS_MAX: usize = 16;
-/// How long an unused one of them stays.
-const BLOCKING_THREAD_IDLE: Duration = Duration::from_secs(2);
-
 /// An actor that the root starts and that is always there.
 pub trait Fixed: Supervised + Actor<Context = Ctx<Self>> {
     /// Its name, and how it is restarted, stopped and bounded.
@@ -140,16 +133,7 @@ pub fn run<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let workers = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_keep_alive(BLOCKING_THREAD_IDLE)
-        .thread_name("worker")
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)?;
-    let system = actix::System::with_tokio_rt(|| workers);
-    let ended = system.block_on(live(config, serve, shutdown));
+    let ended = runtime::block_on(live(config, serve, shutdown)).map_err(RunError::Runtime)?;
     if let Err(RunError::GaveUp(GaveUp { path, reason })) = &ended {
         tracing::error!(path, reason, "the daemon cannot go on and exits");
     }
@@ -249,16 +233,10 @@ mod tests {
     use super::*;
     use wharf_messages::Timestamp;
 
-    /// Runs a test on an arbiter like the daemon's.
-    fn on_an_arbiter<T>(test: impl Future<Output = T>) -> T {
-        actix::System::with_tokio_rt(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap())
-            .block_on(test)
-    }
-
     #[test]
     fn the_running_tree_is_the_declared_one() {
         let dir = tempfile::tempdir().unwrap();
-        on_an_arbiter(async {
+        runtime::block_on(async {
             let config = SystemConfig::new(dir.path().join("root"), dir.path().join("state"));
             let (wharf, group) = start(config, Clock::manual(Timestamp::ZERO)).await.unwrap();
             let mut declared: Vec<_> = TREE.iter().map(|row| (row.spec.name.to_owned(), row.spec.restart)).collect();
@@ -267,7 +245,8 @@ mod tests {
             assert_eq!(running, declared);
             group.stop().await;
             assert_eq!(wharf.tree.report(), []);
-        });
+        })
+        .unwrap();
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::{
     bus::Bus,
     config::SystemConfig,
-    journal::{Journal, JournalSeat, Log},
+    journal::{Journal, JournalSeat, Log, Writer},
     root::{ROOT, write_restarts},
     runtime::{Actor, ChildSpec, Clock, Ctx, GaveUp, Group, Handle, Supervised, Tree},
 };
@@ -18,7 +18,7 @@ use wharf_messages::{
     Meta, Namespace, Timestamp,
     event::{Event, EventRecord, Seq},
 };
-use wharf_store::{Store, Writer};
+use wharf_store::Store;
 
 /// A test that waits for longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

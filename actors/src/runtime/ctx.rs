@@ -12,6 +12,7 @@ use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, ActorFuture, ActorState, Addr, AsyncContext, Handler, Message, SpawnHandle};
 use std::{future::Future, time::Duration};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 use wharf_messages::Answer;
 
 /// How many messages an actor handles before it lets the others on its thread have a turn.
@@ -85,9 +86,11 @@ impl<A: Actor<Context = Self>> Ctx<A> {
     {
         self.handle.0.node.set_idle(false);
         self.exclusive += 1;
-        self.parts.wait(wrap_future::<F, A>(future).map(move |output, actor: &mut A, ctx: &mut Self| {
+        let span = Span::current();
+        let future = wrap_future::<_, A>(future.instrument(span.clone()));
+        self.parts.wait(future.map(move |output, actor: &mut A, ctx: &mut Self| {
             ctx.exclusive -= 1;
-            then(actor, output, ctx);
+            span.in_scope(|| then(actor, output, ctx));
         }));
     }
 
@@ -98,19 +101,30 @@ impl<A: Actor<Context = Self>> Ctx<A> {
     where
         F: Future + 'static,
     {
-        self.parts
-            .spawn(wrap_future::<F, A>(future).map(|output, actor: &mut A, ctx: &mut Self| then(actor, output, ctx)));
+        let span = Span::current();
+        self.background(future.instrument(span.clone()), move |actor, output, ctx| {
+            span.in_scope(|| then(actor, output, ctx));
+        });
+    }
+
+    /// As [`Ctx::concurrent`], for what outlives the request in hand and so is none of its span.
+    pub fn background<F>(&mut self, future: F, then: impl FnOnce(&mut A, F::Output, &mut Self) + 'static)
+    where
+        F: Future + 'static,
+    {
+        let future = wrap_future::<F, A>(future);
+        self.parts.spawn(future.map(|output, actor: &mut A, ctx: &mut Self| then(actor, output, ctx)));
     }
 
     /// Does `then` after a while, unless the incarnation ends before.
     pub fn later(&mut self, delay: Duration, then: impl FnOnce(&mut A, &mut Self) + 'static) {
-        self.concurrent(tokio::time::sleep(delay), move |actor, (), ctx| then(actor, ctx));
+        self.background(tokio::time::sleep(delay), move |actor, (), ctx| then(actor, ctx));
     }
 
     /// Starts a job on the shared runtime and does `end` in the actor when it is over.
     ///
-    /// The job belongs to this incarnation: a restart or a stop cancels its token, and the end of a job of an earlier
-    /// incarnation is never delivered. A job that panics ends with a refusal of kind `Internal`. Work that blocks goes
+    /// The job belongs to this incarnation: a restart or a stop cancels its token, drops it two seconds later if it has
+    /// not ended, and the end of a job of an earlier incarnation is never delivered. A job that panics ends with a refusal of kind `Internal`. Work that blocks goes
     /// through [`job::blocking`] or [`super::Pool::run`] inside the job.
     pub fn job<F, T>(
         &mut self,
@@ -128,7 +142,7 @@ impl<A: Actor<Context = Self>> Ctx<A> {
             // The actor still answers what waited when its stop began, but begins nothing long any more.
             token.cancel.cancel();
         }
-        let over = job::start(name, work(token.clone()));
+        let over = job::start(name, work(token.clone()), token.cancel.clone());
         self.handle.0.node.set_idle(false);
         self.jobs += 1;
         self.concurrent(over, move |actor, result, ctx| {
@@ -233,7 +247,7 @@ impl<A: Actor<Context = Self>> AsyncContextParts<A> for Ctx<A> {
 /// A message in the mailbox, with the span of whoever sent it.
 struct Letter<M> {
     message: Option<M>,
-    span: tracing::Span,
+    span: Span,
 }
 
 impl<A, M> ToEnvelope<A, M> for Ctx<A>
@@ -242,7 +256,7 @@ where
     M: Message<Result = ()> + Send + 'static,
 {
     fn pack(message: M, _: Option<OneshotSender<()>>) -> Envelope<A> {
-        Envelope::with_proxy(Box::new(Letter { message: Some(message), span: tracing::Span::current() }))
+        Envelope::with_proxy(Box::new(Letter { message: Some(message), span: Span::current() }))
     }
 }
 

@@ -130,7 +130,7 @@ impl Group {
             for member in &self.members {
                 member.order(Order::Resume);
                 tokio::select! {
-                    () = member.reached(|phase| phase == Phase::Running) => {}
+                    () = member.running() => {}
                     Some(next) = self.told.1.recv() => {
                         failed = next;
                         continue 'again;
@@ -145,7 +145,7 @@ impl Group {
     async fn settle(&mut self) -> Result<(), GaveUp> {
         let Some(node) = self.members.last().map(Arc::clone) else { return Ok(()) };
         tokio::select! {
-            () = node.reached(|phase| phase == Phase::Running) => Ok(()),
+            () = node.running() => Ok(()),
             Some(failed) = self.told.1.recv() => self.restart(failed).await,
         }
     }

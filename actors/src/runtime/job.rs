@@ -8,6 +8,7 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Duration,
 };
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -32,15 +33,31 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("a panic without words")
 }
 
+/// How long a cancelled job may take to put things in order, before it is dropped at the next point where it waits. Well
+/// within every stop budget, so that one job that does not listen does not cost its actor a graceful stop.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Starts a job on the shared runtime; the future answered is its end.
 pub(crate) fn start<T: Send + 'static>(
     name: &'static str,
     work: impl Future<Output = Answer<T>> + Send + 'static,
+    cancel: CancellationToken,
 ) -> impl Future<Output = Answer<T>> + 'static {
     // Caught here and not at the join, so that the reason reaches the actor in words.
     let work = AssertUnwindSafe(work).catch_unwind().map(move |end| {
         end.unwrap_or_else(|panic| Err(Refusal::internal(format!("{name} failed: {}", panic_message(&*panic)))))
     });
+    let work = async move {
+        let overdue = async {
+            cancel.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            end = work => end,
+            () = overdue => Err(Refusal::canceled(format!("{name} was dropped, it did not end when it was told to"))),
+        }
+    };
     let job = tokio::spawn(work.in_current_span());
     async move {
         job.await.unwrap_or_else(|_| Err(Refusal::unavailable(format!("{name} was cut short, the daemon is stopping"))))

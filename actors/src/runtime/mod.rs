@@ -22,6 +22,7 @@ mod handle;
 mod job;
 mod router;
 mod supervisor;
+mod system;
 mod thread;
 mod tree;
 
@@ -35,6 +36,7 @@ pub(crate) use job::panic_message;
 pub use job::{JobToken, Pool, blocking};
 pub use router::{Plural, Router, Scoped, child, route};
 pub use supervisor::Seat;
+pub(crate) use system::block_on;
 pub(crate) use thread::ThreadPart;
 pub(crate) use tree::Node;
 pub use tree::{Restarted, Tree};

@@ -262,7 +262,7 @@ where
 /// Waits for what the children say.
 fn listen<P: Plural>(mut told: mpsc::UnboundedReceiver<Told<P::Key>>, ctx: &mut Ctx<P>) {
     let next = async move { (told.recv().await, told) };
-    ctx.concurrent(next, |plural, (first, mut told), ctx| {
+    ctx.background(next, |plural, (first, mut told), ctx| {
         let mut next = first;
         while let Some((key, number, notice)) = next {
             hear(plural, key, number, notice, ctx);
@@ -311,7 +311,7 @@ fn schedule_sweep<P: Plural>(plural: &mut P, ctx: &mut Ctx<P>) {
     }
     if let Some(due) = router.sweep(Instant::now()) {
         router.sweeping = true;
-        ctx.concurrent(tokio::time::sleep_until(due), |plural, (), ctx| {
+        ctx.background(tokio::time::sleep_until(due), |plural, (), ctx| {
             plural.router().sweeping = false;
             schedule_sweep(plural, ctx);
         });

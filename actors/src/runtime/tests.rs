@@ -40,6 +40,8 @@ requests! {
     Slow { id: ContainerId } -> u32;
     Work { id: ContainerId } -> String;
     Retire { id: ContainerId } -> ();
+    Deaf { id: ContainerId } -> ();
+    WhereAmI { id: ContainerId } -> Vec<Option<u64>>;
 }
 
 /// What a test shares with the actors it starts.
@@ -166,6 +168,42 @@ impl Handler<Ask<Work>> for Counter {
     }
 }
 
+impl Handler<Ask<Deaf>> for Counter {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<Deaf>, ctx: &mut Ctx<Self>) {
+        let seen = self.seen.clone();
+        let work = async move |_| {
+            std::future::pending::<()>().await;
+            drop(seen);
+            Ok(())
+        };
+        ctx.job("listen", work, |_, end, _| ask.reply.send(end));
+    }
+}
+
+/// The span that the caller is in.
+fn here() -> Option<u64> {
+    tracing::Span::current().id().map(|id| id.into_u64())
+}
+
+impl Handler<Ask<WhereAmI>> for Counter {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<WhereAmI>, ctx: &mut Ctx<Self>) {
+        let handler = here();
+        ctx.exclusive(async { here() }, move |_, exclusive, ctx| {
+            ctx.job(
+                "look",
+                async |_| Ok(here()),
+                move |_, job, _| {
+                    ask.reply.send(job.map(|job| vec![handler, exclusive, job, here()]));
+                },
+            );
+        });
+    }
+}
+
 impl Handler<Ask<Retire>> for Counter {
     type Result = ();
 
@@ -215,7 +253,7 @@ impl Plural for Counters {
     }
 }
 
-route!(Counters by id: Add, Blow, BlowLater, Park, Slow, Work);
+route!(Counters by id: Add, Blow, BlowLater, Park, Slow, Work, Deaf, WhereAmI);
 route!(Counters: |counters, meta, call| {
     assert!(counters.router.len() <= 8);
     Scoped::of(meta, &call.id)
@@ -663,5 +701,30 @@ fn a_group_stops_in_reverse_order() {
         assert!(one_ran_when_other_ended);
         assert_eq!(kind(work.await), Some(RefusalKind::Canceled));
         assert_eq!(paths(&tree), [""; 0]);
+    });
+}
+
+#[test]
+fn a_job_that_does_not_listen_is_dropped_after_its_grace() {
+    run(async |tree, _| {
+        let (handle, seen) = counter(&tree, nobody());
+        let deaf = handle.ask(meta(), Deaf { id: id("a") });
+        tokio::task::yield_now().await;
+        tokio::time::pause();
+        stop(&handle.0.node, Duration::from_secs(30)).await;
+        assert_eq!(kind(deaf.await), Some(RefusalKind::Canceled));
+        assert_eq!(Arc::strong_count(&seen.0), 1, "something of it is still there");
+    });
+}
+
+#[test]
+fn the_span_of_a_request_follows_it_into_continuations_and_jobs() {
+    run(async |tree, _| {
+        let (handle, _) = counter(&tree, nobody());
+        let subscriber = tracing_subscriber::registry();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let span = tracing::info_span!("request", id = 7);
+        let asked = span.in_scope(|| handle.ask(meta(), WhereAmI { id: id("a") }));
+        assert_eq!(asked.await, Ok(vec![span.id().map(|id| id.into_u64()); 4]));
     });
 }

@@ -17,6 +17,8 @@ use wharf_messages::{Answer, Refusal, supervision::ChildReport};
 /// How many reports of restarts may wait for whoever writes them down; more are only logged.
 const RESTARTS_WAITING_MAX: usize = 256;
 
+/// A start that takes longer is worth a line in the log.
+const START_SLOW: Duration = Duration::from_secs(5);
 /// For how long a failure is the likely cause of what callers see.
 const FAILURE_RECENT: Duration = Duration::from_secs(10);
 
@@ -80,7 +82,7 @@ pub struct Restarted {
 
 /// One running part, as its callers, its parent and the report see it. The actor itself is elsewhere.
 pub(crate) struct Node {
-    pub(crate) path: Box<str>,
+    pub(crate) path: Arc<str>,
     pub(crate) spec: &'static ChildSpec,
     tree: Arc<Tree>,
     /// Messages waiting, and [`CLOSED`].
@@ -225,6 +227,14 @@ impl Node {
         &self.tree
     }
 
+    /// Waits until the part takes messages, and says so if that takes long.
+    pub(crate) async fn running(&self) {
+        let running = |phase| phase == Phase::Running;
+        while tokio::time::timeout(START_SLOW, self.reached(running)).await.is_err() {
+            tracing::warn!(path = &*self.path, phase = ?self.phase(), "takes long to start");
+        }
+    }
+
     /// Leaves the tree.
     pub(crate) fn end(self: &Arc<Self>) {
         self.close();
@@ -251,7 +261,7 @@ impl Node {
 
 /// Every part that lives, by path.
 pub struct Tree {
-    nodes: Mutex<BTreeMap<Box<str>, Arc<Node>>>,
+    nodes: Mutex<BTreeMap<Arc<str>, Arc<Node>>>,
     began: Instant,
     restarts: mpsc::Sender<Restarted>,
 }
@@ -291,7 +301,7 @@ impl Tree {
             waker: AtomicWaker::new(),
             changed: Notify::new(),
         });
-        lock(&self.nodes).insert(node.path.clone(), Arc::clone(&node));
+        lock(&self.nodes).insert(Arc::clone(&node.path), Arc::clone(&node));
         node
     }
 
