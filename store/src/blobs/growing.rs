@@ -64,6 +64,8 @@ impl Growing {
 ///
 /// The end comes only when the whole is verified and in its place. If it never is (given up, truncated, not what was
 /// expected), reading fails, and what was read must be thrown away.
+///
+/// A waiting reader occupies its thread: on a small pool, what writes the bytes must not queue behind what reads them.
 #[derive(Debug)]
 pub struct GrowingBlob {
     growing: Growing,

@@ -78,7 +78,7 @@ impl Scope<'_, '_> {
         }
         let old = self.snapshot(ns, snapshotter, key)?.ok_or_else(|| refuse::no_snapshot(key))?;
         if old.info.kind != SnapshotKind::Active {
-            return Err(Refusal::failed_precondition(format!("snapshot {key} is not active")).into());
+            return Err(Refusal::failed_precondition(format!("snapshot {key:?} is not active")).into());
         }
         let (parent, parent_id) = match (&old.info.parent, parent) {
             (None, Some(late)) => (Some(late.clone()), Some(self.parent(ns, snapshotter, late)?)),
@@ -134,7 +134,7 @@ impl Scope<'_, '_> {
         let name = snapshotter.as_str();
         let children = (name, row.id, 0)..=(name, row.id, u64::MAX);
         if self.batch.tables.snapshot_children.range(children)?.next().transpose()?.is_some() {
-            return Err(Refusal::failed_precondition("cannot remove snapshot with child").context(key).into());
+            return Err(Refusal::failed_precondition("cannot remove snapshot with child").into());
         }
         self.drop_snapshot(ns, snapshotter, &row)?;
         self.unlease(&resource(snapshotter, key))?;
