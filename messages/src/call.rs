@@ -1,6 +1,6 @@
 //! Every call there is, in one table: its wire name, what it asks, what it answers and what it streams.
 //!
-//! [`for_each_call!`] hands the table to a macro of the caller's, so that the native front end, the client and the
+//! [`for_each_call!`](crate::for_each_call) hands the table to a macro of the caller's, so that the native front end, the client and the
 //! tests are all made from the same rows.
 
 use crate::{
