@@ -1,7 +1,7 @@
 //! Every call there is, in one table: its wire name, what it asks, what it answers and what it streams.
 //!
-//! [`for_each_call!`](crate::for_each_call) hands the table to a macro of the caller's, so that the native front end, the client and the
-//! tests are all made from the same rows.
+//! [`for_each_call!`](crate::for_each_call) hands the table to a macro of the caller's, so that the native front end, the
+//! client and the tests are all made from the same rows.
 
 use crate::{
     Descriptor, Mount, container, content, event, image, lease, namespace, snapshot, supervision, system, task,
