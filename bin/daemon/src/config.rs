@@ -1,0 +1,344 @@
+//! The daemon's configuration: a TOML file, and what is said when nothing is.
+//!
+//! A key that is not known is an error that names it and its line: a misspelt limit must not silently be no limit.
+
+use crate::frontends::native;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
+};
+use wharf_actors::config::SystemConfig;
+use wharf_messages::{Answer, Refusal, SnapshotterName};
+
+/// Where the file is looked for unless it is named.
+pub const DEFAULT_PATH: &str = "/etc/wharf/config.toml";
+/// The version of the file's format.
+const VERSION: u32 = 1;
+/// The largest file that is read.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+/// The longest path that a socket's address holds, with its zero.
+const ADDRESS_MAX_BYTES: usize = 107;
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The format's version.
+    pub version: u32,
+    /// Folder of the durable state.
+    pub root: PathBuf,
+    /// Folder of the state that dies with a boot.
+    pub state: PathBuf,
+    /// The socket.
+    pub address: PathBuf,
+    /// The snapshotter that is used when neither call nor namespace names one.
+    pub snapshotter: SnapshotterName,
+    /// Whose the socket is.
+    pub socket: Socket,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How images are fetched.
+    pub registry: Registry,
+    /// The log of events.
+    pub events: Events,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Whose the socket is: its mode is 0660, so its owner and its group may connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Socket {
+    /// Its owner; root may connect in any case.
+    pub uid: u32,
+    /// Its group, by name or number. Whoever is in it can become root on this machine.
+    pub group: String,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// From which level on.
+    pub level: LogLevel,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Every step.
+    Trace,
+    /// Every call.
+    Debug,
+    /// What an operator may want to know.
+    #[default]
+    Info,
+    /// What an operator should look at.
+    Warn,
+    /// What went wrong; containerd's `fatal` and `panic` are the same.
+    #[serde(alias = "fatal", alias = "panic")]
+    #[value(aliases = ["fatal", "panic"])]
+    Error,
+}
+
+/// The form of the log's lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
+/// How images are fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// A folder of `HOST/hosts.toml` files.
+    pub config_path: PathBuf,
+    /// Blobs fetched at once by one pull.
+    pub max_concurrent_downloads: u32,
+}
+
+/// The log of events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// How many are kept.
+    pub max: u64,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Calls in flight on one connection.
+    pub calls_per_connection_max: usize,
+    /// Open files that are asked of the kernel; fewer are a warning.
+    pub open_files: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            root: "/var/lib/wharf".into(),
+            state: "/run/wharf".into(),
+            address: "/run/wharf/wharf.sock".into(),
+            snapshotter: default_snapshotter(),
+            socket: Socket::default(),
+            log: Log::default(),
+            registry: Registry::default(),
+            events: Events::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Self { uid: 0, group: "0".to_owned() }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { config_path: "/etc/wharf/certs.d".into(), max_concurrent_downloads: 3 }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { max: SystemConfig::EVENTS_MAX }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // A shim, its FIFOs and its events take a few files a container; a connection takes one.
+        Self { connections_max: 4096, calls_per_connection_max: native::CALLS_MAX, open_files: 1 << 20 }
+    }
+}
+
+fn default_snapshotter() -> SnapshotterName {
+    #[expect(clippy::unwrap_used, reason = "a constant that a test reads too")]
+    SnapshotterName::new("overlayfs").unwrap()
+}
+
+impl Config {
+    /// Reads the file at a path, or the usual one if it is there.
+    ///
+    /// # Errors
+    /// `NotFound` for a file that was named; `InvalidArgument` with file, line and key.
+    pub fn load(named: Option<&Path>) -> Answer<Self> {
+        let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+        let failed = |error: std::io::Error| Refusal::io(format!("configuration file {}", path.display()), &error);
+        let file = match File::open(path) {
+            Err(error) if named.is_none() && error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            opened => opened.map_err(failed)?,
+        };
+        let mut text = String::new();
+        file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > FILE_MAX_BYTES {
+            return Err(Refusal::invalid(format!(
+                "configuration file {} is larger than {FILE_MAX_BYTES} bytes",
+                path.display()
+            )));
+        }
+        Self::parse(&text).map_err(|refusal| refusal.context(format!("configuration file {}", path.display())))
+    }
+
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with line and key.
+    pub fn parse(text: &str) -> Answer<Self> {
+        toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            Refusal::invalid(format!("line {line}: {}", error.message().trim_end()))
+        })
+    }
+
+    /// As the file would say it.
+    ///
+    /// # Errors
+    /// `Internal` for a path that is not UTF-8, which TOML has no way to say.
+    pub fn to_toml(&self) -> Answer<String> {
+        toml::to_string(self).map_err(|error| Refusal::internal(format!("write the configuration as TOML: {error}")))
+    }
+
+    /// Checks what no type says.
+    ///
+    /// # Errors
+    /// `InvalidArgument` that names the key and the bound.
+    pub fn check(&self) -> Answer<()> {
+        let bad = |what: String| Err(Refusal::invalid(format!("configuration: {what}")));
+        if self.version != VERSION {
+            return bad(format!("version {} is not known, this wharfd reads version {VERSION}", self.version));
+        }
+        for (key, path) in [("root", &self.root), ("state", &self.state), ("address", &self.address)] {
+            if !path.is_absolute() {
+                return bad(format!("{key} {:?} must be an absolute path", path.display()));
+            }
+        }
+        if self.root == self.state {
+            return bad(format!("root and state must not be the same folder, {}", self.root.display()));
+        }
+        if self.address.as_os_str().len() > ADDRESS_MAX_BYTES {
+            return bad(format!("address {} is longer than {ADDRESS_MAX_BYTES} bytes", self.address.display()));
+        }
+        if !(1..=64).contains(&self.registry.max_concurrent_downloads) {
+            return bad("registry.max_concurrent_downloads must be from 1 to 64".to_owned());
+        }
+        if self.limits.connections_max == 0 || self.limits.calls_per_connection_max == 0 {
+            return bad("limits.connections_max and limits.calls_per_connection_max must be above 0".to_owned());
+        }
+        if self.events.max == 0 {
+            return bad("events.max must be above 0".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The socket's group by number.
+    ///
+    /// # Errors
+    /// `NotFound` for a name that the system does not know.
+    pub fn socket_gid(&self) -> Answer<u32> {
+        let group = &self.socket.group;
+        if let Ok(gid) = group.parse() {
+            return Ok(gid);
+        }
+        match nix::unistd::Group::from_name(group) {
+            Ok(Some(group)) => Ok(group.gid.as_raw()),
+            Ok(None) => Err(Refusal::not_found(format!("configuration: socket.group {group:?}"))),
+            Err(error) => Err(Refusal::io(format!("configuration: socket.group {group:?}"), &error.into())),
+        }
+    }
+
+    /// What the actor system is told.
+    #[must_use]
+    pub fn system(&self) -> SystemConfig {
+        SystemConfig { events_max: self.events.max, ..SystemConfig::new(&self.root, &self.state) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_read_back_as_it_is_written() {
+        let config = Config::default();
+        config.check().unwrap();
+        assert_eq!(Config::parse(&config.to_toml().unwrap()).unwrap(), config);
+        assert_eq!(Config::parse("").unwrap(), config);
+    }
+
+    #[test]
+    fn what_is_said_goes_over_the_default() {
+        let config = Config::parse(
+            "version = 1\nroot = \"/r\"\nsnapshotter = \"native\"\n[log]\nlevel = \"fatal\"\nformat = \"json\"\n\
+             [socket]\ngroup = \"root\"\n[registry]\nmax_concurrent_downloads = 7\n",
+        )
+        .unwrap();
+        assert_eq!((config.root.as_path(), config.state.as_path()), (Path::new("/r"), Path::new("/run/wharf")));
+        assert_eq!((config.log.level, config.log.format), (LogLevel::Error, LogFormat::Json));
+        assert_eq!((config.socket_gid().unwrap(), config.snapshotter.as_str()), (0, "native"));
+        assert_eq!((config.registry.max_concurrent_downloads, config.system().events_max), (7, 200_000));
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_are_named_with_their_line() {
+        for (text, line, word) in [
+            ("version = 1\nrot = \"/r\"\n", 2, "`rot`"),
+            ("\n\n[limits]\nconnection_max = 1\n", 4, "`connection_max`"),
+            ("[nope]\nx = 1\n", 1, "`nope`"),
+            ("root = 7\n", 1, "7"),
+            ("# x\n[log]\nlevel = \"loud\"\n", 3, "`loud`"),
+            ("snapshotter = \"../x\"\n", 1, "../x"),
+            ("root = \n", 1, ""),
+            ("root = \"a\"\nroot = \"b\"\n", 2, "duplicate"),
+        ] {
+            let refusal = Config::parse(text).unwrap_err();
+            assert!(refusal.detail.starts_with(&format!("line {line}: ")), "{text:?}: {refusal}");
+            assert!(refusal.detail.contains(word), "{text:?}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for (text, word) in [
+            ("version = 2", "version 2"),
+            ("root = \"relative\"", "absolute"),
+            ("root = \"/x\"\nstate = \"/x\"", "same folder"),
+            (&format!("address = \"/{}\"", "x".repeat(107)), "longer"),
+            ("[registry]\nmax_concurrent_downloads = 65", "from 1 to 64"),
+            ("[limits]\nconnections_max = 0", "above 0"),
+        ] {
+            let refusal = Config::parse(text).unwrap().check().unwrap_err();
+            assert!(refusal.detail.contains(word), "{refusal}");
+        }
+        let nobody = Config::parse("[socket]\ngroup = \"no such group\"").unwrap();
+        assert!(nobody.socket_gid().unwrap_err().detail.contains("no such group"));
+    }
+
+    #[test]
+    fn a_named_file_must_be_there_and_the_usual_one_need_not() {
+        let refusal = Config::load(Some(Path::new("/nonexistent/config.toml"))).unwrap_err();
+        assert!(refusal.detail.contains("/nonexistent/config.toml"), "{refusal}");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "rot = 1").unwrap();
+        let refusal = Config::load(Some(&path)).unwrap_err();
+        assert!(refusal.detail.contains("c.toml: line 1: "), "{refusal}");
+    }
+}

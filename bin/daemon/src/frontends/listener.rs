@@ -1,0 +1,216 @@
+//! The daemon's socket: made with its owner and mode before anybody can see it, and the loop that takes connections.
+
+use super::{
+    native::{
+        self, Service,
+        handshake::{self, Protocol},
+    },
+    peer::{self, Allowed},
+};
+use nix::unistd::{Gid, Uid, chown};
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use wharf_messages::{Answer, Refusal};
+
+/// How long a client has for its first words.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long to wait when the process has no descriptor left for a connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Root and the group; others cannot connect.
+const MODE: u32 = 0o660;
+
+/// The socket's file, as long as it is ours. Dropping it removes the file.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another daemon may have put its own there since; that one is not ours to remove.
+        if fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.inode) {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Refuses an address at which a daemon answers.
+///
+/// # Errors
+/// `AlreadyExists` if one does; `InvalidArgument` if something other than a socket is there.
+pub fn check_address(address: &Path) -> Answer<()> {
+    match fs::symlink_metadata(address) {
+        Err(_) => return Ok(()),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(Refusal::invalid(format!("address {}: there is a file that is no socket", address.display())));
+        }
+        Ok(_) => {}
+    }
+    match std::os::unix::net::UnixStream::connect(address) {
+        Ok(_) => Err(Refusal::already_exists(format!("a daemon answers at {}", address.display()))),
+        // Left by one that was killed.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Listens at an address. The socket gets owner and mode under another name and then takes the place of a stale one, so
+/// that nobody meets it with others.
+///
+/// # Errors
+/// As [`check_address`]; what the file system says.
+pub fn bind(address: &Path, owner: Allowed) -> Answer<(UnixListener, SocketFile)> {
+    check_address(address)?;
+    let failed = |error: io::Error| Refusal::io(format!("listen at {}", address.display()), &error);
+    let (Some(folder), Some(name)) = (address.parent(), address.file_name()) else {
+        return Err(Refusal::invalid(format!("address {} is no path of a socket", address.display())));
+    };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let fresh = folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    // A process with this id may have died between these steps.
+    fs::remove_file(&fresh)
+        .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+        .map_err(failed)?;
+    let listener = UnixListener::bind(&fresh).map_err(failed)?;
+    let placed = (|| {
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(MODE))?;
+        chown(&fresh, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+        let metadata = fs::symlink_metadata(&fresh)?;
+        fs::rename(&fresh, address)?;
+        Ok(SocketFile { path: address.to_owned(), inode: (metadata.dev(), metadata.ino()) })
+    })();
+    match placed {
+        Ok(file) => Ok((listener, file)),
+        Err(error) => {
+            fs::remove_file(&fresh).ok();
+            Err(failed(error))
+        }
+    }
+}
+
+/// What the accept loop needs to know.
+#[derive(Debug)]
+pub struct Limits {
+    /// Who may connect.
+    pub allowed: Allowed,
+    /// Connections at a time.
+    pub connections_max: usize,
+}
+
+/// Takes connections until the daemon stops, then waits until they have ended.
+pub async fn serve<D>(listener: UnixListener, limits: Limits, service: Arc<Service<D>>, stopping: CancellationToken)
+where
+    D: Clone + Send + Sync + 'static,
+{
+    let room = Arc::new(Semaphore::new(limits.connections_max));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => break,
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                continue;
+            }
+        };
+        match room.clone().try_acquire_owned() {
+            Ok(place) => {
+                let (service, stopping) = (service.clone(), stopping.clone());
+                connections.spawn(connection(stream, limits.allowed, service, stopping, place));
+            }
+            Err(_) => {
+                tracing::warn!(connections_max = limits.connections_max, "too many connections, one is turned away")
+            }
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task panicked");
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection<D>(
+    mut stream: UnixStream,
+    allowed: Allowed,
+    service: Arc<Service<D>>,
+    stopping: CancellationToken,
+    _place: OwnedSemaphorePermit,
+) where
+    D: Clone + Send + Sync + 'static,
+{
+    let peer = match peer::credentials(&stream) {
+        Ok(peer) => peer,
+        Err(error) => return tracing::warn!(%error, "a connection has no credentials"),
+    };
+    // Groups that cannot be read are groups that nobody is in.
+    if !allowed.admits(peer, &peer::groups(&stream).unwrap_or_default()) {
+        return tracing::warn!(pid = peer.pid, uid = peer.uid, gid = peer.gid, "a connection of a stranger is closed");
+    }
+    // Boxed, so that the room for it goes with it.
+    let greeted = Box::pin(timeout(HANDSHAKE, greet(&mut stream)));
+    let greeted = tokio::select! {
+        greeted = greeted => greeted,
+        () = stopping.cancelled() => return,
+    };
+    match greeted {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return,
+        Ok(Err(error)) => return tracing::debug!(pid = peer.pid, %error, "a connection ended before its first words"),
+        Err(_) => return tracing::info!(pid = peer.pid, "a connection without first words is closed"),
+    }
+    if let Err(error) = native::serve(&service, stream, peer, stopping).await {
+        tracing::warn!(pid = peer.pid, uid = peer.uid, %error, "a connection broke the protocol and is closed");
+    }
+}
+
+/// Finds out who takes the connection; whether the native front end does.
+async fn greet(stream: &mut UnixStream) -> io::Result<bool> {
+    match handshake::protocol(stream).await? {
+        Protocol::Native => match handshake::shake_hands(stream).await? {
+            Ok(_) => Ok(true),
+            Err(error) => {
+                tracing::info!(%error, "a connection is closed");
+                Ok(false)
+            }
+        },
+        Protocol::Http2 => {
+            tracing::info!("a gRPC connection is closed: this version serves the native protocol only");
+            Ok(false)
+        }
+        Protocol::Other(first) => {
+            tracing::info!(?first, "a connection that speaks no known protocol is closed");
+            Ok(false)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! How the world talks to the actors: one listener, and behind it a front end for each protocol.
+
+pub mod listener;
+pub mod native;
+pub mod peer;

@@ -1,0 +1,51 @@
+//! The log, on standard error.
+
+use crate::config::{Log, LogFormat, LogLevel};
+use std::io::IsTerminal;
+use tracing_subscriber::{EnvFilter, fmt};
+use wharf_messages::{Answer, Refusal};
+
+/// The variable that says in detail what is logged, over the configured level.
+const VARIABLE: &str = "RUST_LOG";
+
+/// Starts logging.
+///
+/// # Errors
+/// `InvalidArgument` if `RUST_LOG` cannot be read.
+pub fn start(log: &Log) -> Answer<()> {
+    let builder = fmt::Subscriber::builder()
+        .with_env_filter(filter(log.level, std::env::var(VARIABLE).ok().as_deref())?)
+        .with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Text => {
+            tracing::subscriber::set_global_default(builder.with_ansi(std::io::stderr().is_terminal()).finish())
+        }
+        LogFormat::Json => tracing::subscriber::set_global_default(builder.json().finish()),
+    };
+    started.map_err(|error| Refusal::internal(format!("start the log: {error}")))
+}
+
+fn filter(level: LogLevel, detail: Option<&str>) -> Answer<EnvFilter> {
+    let level = match level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    };
+    let text = detail.filter(|text| !text.is_empty()).unwrap_or(level);
+    EnvFilter::try_new(text).map_err(|error| Refusal::invalid(format!("{VARIABLE} {text:?}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_goes_over_the_level() {
+        assert_eq!(filter(LogLevel::Warn, None).unwrap().to_string(), "warn");
+        assert_eq!(filter(LogLevel::Warn, Some("")).unwrap().to_string(), "warn");
+        assert_eq!(filter(LogLevel::Warn, Some("wharfd=trace")).unwrap().to_string(), "wharfd=trace");
+        assert!(filter(LogLevel::Warn, Some("wharfd=loud")).unwrap_err().detail.contains("wharfd=loud"));
+    }
+}
