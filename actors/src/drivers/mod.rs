@@ -2,6 +2,7 @@
 
 pub mod attributes;
 pub mod differ;
+pub(crate) mod files;
 pub mod mount;
 pub mod registry;
 pub mod shim;

@@ -8,6 +8,8 @@ use std::{
 };
 use wharf_messages::{Answer, Refusal, snapshot::Usage};
 
+use crate::drivers::files::remove_tree;
+
 /// A backend's root folder.
 pub(super) struct Folders {
     root: PathBuf,
@@ -145,12 +147,4 @@ fn measure(folder: &Path, usage: &mut Usage, links: &mut HashSet<u64>) -> io::Re
 pub(super) fn sync(path: &Path) -> io::Result<()> {
     let file = fs::File::open(path)?;
     rustix::fs::syncfs(&file).map_err(Into::into)
-}
-
-/// Deletes a tree; fine if it is not there.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }

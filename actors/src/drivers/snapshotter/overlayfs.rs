@@ -154,7 +154,7 @@ pub fn check(root: &Path) -> Answer<()> {
             crate::drivers::mount::unmount(&merged).map_err(|r| io::Error::other(r.to_string()))
         };
         let tried = made();
-        folders::remove_tree(&folder)?;
+        crate::drivers::files::remove_tree(&folder)?;
         tried
     };
     attempt().map_err(|e| Refusal::failed_precondition(format!("overlayfs does not work on {}: {e}", root.display())))
