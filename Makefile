@@ -20,7 +20,8 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 # The shim is one process a container: a static, non-relocatable binary needs less than half of the memory. Naming the
 # target keeps its flags away from build scripts and from the other crates' artifacts.
-SHIM_CARGO = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" LIBSECCOMP_LINK_TYPE=static \
+SHIM_CARGO = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
+	LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=$$(pkg-config --variable=libdir libseccomp) \
 	$(CARGO) build --locked -p wharf-shim --target $(HOST)
 
 build: setup
@@ -40,7 +41,7 @@ demo: build
 test: setup-test fmt lint doc unit
 
 bench: build setup-test
-	tests/bench/run target/bin
+	WHARF_BIN_DIR=$(CURDIR)/target/bin $(CARGO) bench --locked -p wharf-tests --features system --bench peers -- $(ONLY)
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -57,10 +58,11 @@ unit:
 	$(RUN_TESTS) --workspace
 	$(CARGO) test --locked --workspace --doc
 
-# The tests' binaries are built for debugging, except the shim, which is built as it is installed.
+# The tests' binaries are built for debugging. The shim is static as it is installed, and without debug information: it
+# copies itself into memory for each verb of the runtime.
 test-bins: setup
 	$(CARGO) build --locked --workspace --bins
-	$(SHIM_CARGO)
+	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=symbols $(SHIM_CARGO)
 	$(call gather,target/test-bin,debug,debug)
 
 system: test-bins setup-test

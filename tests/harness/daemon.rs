@@ -52,6 +52,12 @@ impl Daemon {
         Self::with(Settings::default())
     }
 
+    /// Starts one that logs no more than it does by default, for measuring.
+    #[must_use]
+    pub fn release() -> Self {
+        Self::with(Settings { args: vec!["--log-level".to_owned(), "info".to_owned()], ..Settings::default() })
+    }
+
     /// Starts one with a configuration file.
     #[must_use]
     pub fn configured(config: &str) -> Self {
@@ -94,10 +100,13 @@ impl Daemon {
         for (key, value) in &self.settings.env {
             program = program.env(key, value);
         }
-        let mut command = program.command(["--log-level", "debug", "--root"]);
+        let mut command = program.command(["--root"]);
         command.arg(self.root()).arg("--state").arg(self.state()).arg("--address").arg(self.address());
         if let Some(config) = &self.settings.config {
             command.arg("--config").arg(self.dir.file("config.toml", config));
+        }
+        if !self.settings.args.iter().any(|arg| arg == "--log-level") {
+            command.args(["--log-level", "debug"]);
         }
         command.args(&self.settings.args);
         command

@@ -1,0 +1,187 @@
+//! wharf beside Debian's containerd: both in turn, on tmpfs, in one run. Only the ratios mean something; the figures
+//! themselves are those of the machine at hand.
+//!
+//! `make bench`, or with words to choose: `make bench ONLY="run memory"`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+use wharf_tests::{
+    Args, Containerd, Daemon, Output, Registry, cgroups,
+    images::{self, Packing},
+    process,
+};
+
+const BUSYBOX: &str = "docker.io/library/busybox:latest";
+
+/// One of the two.
+enum Peer {
+    Wharf(Box<Daemon>),
+    Containerd(Box<Containerd>),
+}
+
+impl Peer {
+    fn both() -> [Self; 2] {
+        let peers = [Self::Wharf(Box::new(Daemon::release())), Self::Containerd(Box::new(Containerd::start()))];
+        let archive = images::docker_archive(&images::busybox(), BUSYBOX);
+        for peer in &peers {
+            peer.ok(["images", "import", archive.to_str().unwrap()]);
+        }
+        peers
+    }
+
+    fn ok(&self, args: impl Args) -> Output {
+        match self {
+            Self::Wharf(daemon) => daemon.ok(args),
+            Self::Containerd(containerd) => containerd.ok(args),
+        }
+    }
+
+    fn pid(&self) -> i32 {
+        match self {
+            Self::Wharf(daemon) => daemon.pid(),
+            Self::Containerd(containerd) => containerd.pid(),
+        }
+    }
+
+    fn namespace(&self) -> &str {
+        match self {
+            Self::Wharf(daemon) => daemon.namespace(),
+            Self::Containerd(containerd) => containerd.namespace(),
+        }
+    }
+
+    /// How long a command takes.
+    fn time(&self, args: impl Args) -> Duration {
+        let begin = Instant::now();
+        self.ok(args);
+        begin.elapsed()
+    }
+}
+
+/// A line of the table.
+fn report(figure: &str, unit: &str, [wharf, containerd]: [f64; 2]) {
+    println!("{figure:<44} {wharf:>10.1} {containerd:>12.1} {unit:<4} {:>7.2}", wharf / containerd);
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The median of several turns, the peers one after the other in each.
+fn in_turn(peers: &[Peer; 2], turns: usize, mut measure: impl FnMut(&Peer) -> f64) -> [f64; 2] {
+    let mut figures = [Vec::new(), Vec::new()];
+    for _ in 0..turns {
+        for (peer, figures) in peers.iter().zip(&mut figures) {
+            figures.push(measure(peer));
+        }
+    }
+    figures.map(median)
+}
+
+fn run() {
+    let peers = Peer::both();
+    let args = ["run", "--rm", BUSYBOX, "bench", "true"];
+    // The first turn pays for what is only done once.
+    let _ = in_turn(&peers, 3, |peer| milliseconds(peer.time(args)));
+    report("run --rm busybox true", "ms", in_turn(&peers, 41, |peer| milliseconds(peer.time(args))));
+    report("version (the client's floor)", "ms", in_turn(&peers, 41, |peer| milliseconds(peer.time("version"))));
+}
+
+fn memory() {
+    let peers = Peer::both();
+    let megabytes = |pid: i32| process::pss_kilobytes(pid).unwrap() as f64 / 1024.0;
+    report("daemon idle, PSS", "MB", [0, 1].map(|peer| megabytes(peers[peer].pid())));
+    let started = [0, 1].map(|peer: usize| {
+        let begin = Instant::now();
+        for number in 0..100 {
+            peers[peer].ok(["run", "-d", BUSYBOX, &format!("c{number}"), "sleep", "1000"]);
+        }
+        milliseconds(begin.elapsed()) / 100.0
+    });
+    report("run -d, one after the other, each", "ms", started);
+    report("daemon with 100 running, PSS", "MB", [0, 1].map(|peer| megabytes(peers[peer].pid())));
+    let shims = [0, 1].map(|peer: usize| {
+        let inside = cgroups::processes(peers[peer].namespace());
+        let shims: BTreeSet<_> = inside.into_iter().filter_map(process::parent).collect();
+        assert_eq!(shims.len(), 100, "a shim a container");
+        shims.iter().map(|pid| megabytes(*pid)).sum::<f64>() / shims.len() as f64
+    });
+    report("shim with 100 running, PSS each", "MB", shims);
+    report("tasks ls of 100", "ms", in_turn(&peers, 11, |peer| milliseconds(peer.time("tasks ls"))));
+    let removed = [0, 1].map(|peer: usize| {
+        let begin = Instant::now();
+        for number in 0..100 {
+            peers[peer].ok(["tasks", "rm", "-f", &format!("c{number}")]);
+        }
+        milliseconds(begin.elapsed()) / 100.0
+    });
+    report("tasks rm -f, one after the other, each", "ms", removed);
+}
+
+fn images() {
+    for packing in [Packing::Gzip, Packing::Zstd] {
+        let layout = images::large(8, 48, packing);
+        let registry = Registry::start();
+        let reference = registry.push(&layout, "bench/large:latest");
+        // A fresh root each time: nothing is here already.
+        let pull = |peer: &Peer| milliseconds(peer.time(["images", "pull", "--plain-http", &reference]));
+        let name = format!("pull and unpack, 8 layers, 384 MiB {packing:?}").to_lowercase();
+        report(&name, "ms", fresh(3, pull));
+        if packing == Packing::Gzip {
+            let archive = images::oci_archive(&layout);
+            let args = ["images", "import", "--base-name", "bench/large", archive.to_str().unwrap()];
+            report("import of the same", "ms", fresh(3, |peer| milliseconds(peer.time(args))));
+        }
+    }
+}
+
+/// As [`in_turn`], with new daemons for each turn.
+fn fresh(turns: usize, measure: impl Fn(&Peer) -> f64) -> [f64; 2] {
+    let turns: Vec<_> = (0..turns).map(|_| in_turn(&Peer::both(), 1, &measure)).collect();
+    [0, 1].map(|peer| median(turns.iter().map(|figures| figures[peer]).collect()))
+}
+
+fn lists() {
+    let peers = Peer::both();
+    for peer in &peers {
+        for hundred in 0..10 {
+            let names: Vec<_> = (0..100).map(|n| format!("docker.io/library/name:{}", hundred * 100 + n)).collect();
+            let names = names.iter().map(String::as_str);
+            let args: Vec<_> = ["images", "tag", BUSYBOX].into_iter().chain(names).collect();
+            peer.ok(args.as_slice());
+        }
+    }
+    report("images ls of 1,000", "ms", in_turn(&peers, 5, |peer| milliseconds(peer.time("images ls"))));
+    let created = [0, 1].map(|peer: usize| {
+        let begin = Instant::now();
+        for number in 0..1000 {
+            peers[peer].ok(["containers", "create", BUSYBOX, &format!("c{number}"), "true"]);
+        }
+        milliseconds(begin.elapsed()) / 1000.0
+    });
+    report("containers create, each of 1,000", "ms", created);
+    report("containers ls of 1,000", "ms", in_turn(&peers, 11, |peer| milliseconds(peer.time("containers ls"))));
+    let megabytes = |pid: i32| process::pss_kilobytes(pid).unwrap() as f64 / 1024.0;
+    report("daemon with 1,000 containers known, PSS", "MB", [0, 1].map(|peer| megabytes(peers[peer].pid())));
+}
+
+fn main() {
+    // `cargo bench` passes flags of its own.
+    let chosen: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    println!("{:<44} {:>10} {:>12} {:<4} {:>7}", "", "wharf", "containerd", "", "ratio");
+    let parts: [(&str, fn()); 4] = [("run", run), ("memory", memory), ("images", images), ("lists", lists)];
+    for (name, part) in parts {
+        if chosen.is_empty() || chosen.iter().any(|word| word == name) {
+            part();
+        }
+    }
+}
