@@ -60,7 +60,20 @@ impl Handler<Ask<CreateContainer>> for ContainerActor {
 
     fn handle(&mut self, ask: Ask<CreateContainer>, ctx: &mut Ctx<Self>) {
         let Ask { meta, call, reply } = ask;
-        let commit = Commit::one(&self.key.namespace, Change::CreateContainer(call.container)).leased(meta.lease);
+        let mut container = call.container;
+        if container.snapshot_key.is_some() && container.snapshotter.is_none() {
+            // The namespace's default may change later; the container's snapshot stays where it is.
+            let default = self
+                .deps
+                .store
+                .read()
+                .and_then(|reader| self.deps.snapshotters.resolve(&reader, &self.key.namespace, None));
+            match default {
+                Ok(default) => container.snapshotter = Some(default),
+                Err(refusal) => return reply.send(Err(refusal)),
+            }
+        }
+        let commit = Commit::one(&self.key.namespace, Change::CreateContainer(container)).leased(meta.lease);
         answer_after_commit(&self.deps.journal, commit, reply, ctx, Committed::into_container);
     }
 }
