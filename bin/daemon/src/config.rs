@@ -9,7 +9,7 @@ use std::{
     io::{ErrorKind, Read},
     path::{Path, PathBuf},
 };
-use wharf_actors::config::SystemConfig;
+use wharf_actors::{config::SystemConfig, drivers::registry::RegistryConfig};
 use wharf_messages::{Answer, Refusal, SnapshotterName};
 
 /// Where the file is looked for unless it is named.
@@ -41,6 +41,8 @@ pub struct Config {
     pub log: Log,
     /// How images are fetched.
     pub registry: Registry,
+    /// How containers are run.
+    pub runtime: Runtime,
     /// The log of events.
     pub events: Events,
     /// Bounds.
@@ -101,10 +103,22 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registry {
-    /// A folder of `HOST/hosts.toml` files.
-    pub config_path: PathBuf,
+    /// Folders of `HOST/hosts.toml` files; the first that knows a host wins.
+    pub hosts_dirs: Vec<PathBuf>,
+    /// Docker's file of credentials; none means `config.json` in `$DOCKER_CONFIG` or `~/.docker`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub docker_config: Option<PathBuf>,
     /// Blobs fetched at once by one pull.
     pub max_concurrent_downloads: u32,
+}
+
+/// How containers are run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtime {
+    /// The shim of the default runtime; none means `wharf-shim` beside this program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shim: Option<PathBuf>,
 }
 
 /// The log of events.
@@ -138,6 +152,7 @@ impl Default for Config {
             socket: Socket::default(),
             log: Log::default(),
             registry: Registry::default(),
+            runtime: Runtime::default(),
             events: Events::default(),
             limits: Limits::default(),
         }
@@ -152,7 +167,10 @@ impl Default for Socket {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { config_path: "/etc/wharf/certs.d".into(), max_concurrent_downloads: 3 }
+        let own = PathBuf::from("/etc/wharf/certs.d");
+        // What is configured for containerd and Docker holds here too.
+        let hosts_dirs = [vec![own], RegistryConfig::default().hosts_dirs].concat();
+        Self { hosts_dirs, docker_config: None, max_concurrent_downloads: 3 }
     }
 }
 
@@ -225,7 +243,11 @@ impl Config {
         if self.version != VERSION {
             return bad(format!("version {} is not known, this wharfd reads version {VERSION}", self.version));
         }
-        for (key, path) in [("root", &self.root), ("state", &self.state), ("address", &self.address)] {
+        let others = [("registry.docker_config", &self.registry.docker_config), ("runtime.shim", &self.runtime.shim)];
+        let others = others.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)));
+        let folders = self.registry.hosts_dirs.iter().map(|path| ("registry.hosts_dirs", path));
+        let own = [("root", &self.root), ("state", &self.state), ("address", &self.address)];
+        for (key, path) in own.into_iter().chain(others).chain(folders) {
             if !path.is_absolute() {
                 return bad(format!("{key} {:?} must be an absolute path", path.display()));
             }
@@ -267,7 +289,20 @@ impl Config {
     /// What the actor system is told.
     #[must_use]
     pub fn system(&self) -> SystemConfig {
-        SystemConfig { events_max: self.events.max, ..SystemConfig::new(&self.root, &self.state) }
+        let mut system = SystemConfig::new(&self.root, &self.state);
+        system.address = self.address.clone();
+        system.snapshotter = self.snapshotter.to_string();
+        system.events_max = self.events.max;
+        system.max_concurrent_downloads = self.registry.max_concurrent_downloads;
+        system.registry.hosts_dirs = self.registry.hosts_dirs.clone();
+        if let Some(path) = &self.registry.docker_config {
+            system.registry.docker_config = Some(path.clone());
+        }
+        if let Some(shim) = &self.runtime.shim {
+            system.shim = shim.clone();
+        }
+        system.shim_debug = matches!(self.log.level, LogLevel::Debug | LogLevel::Trace);
+        system
     }
 }
 
@@ -319,6 +354,7 @@ mod tests {
         for (text, word) in [
             ("version = 2", "version 2"),
             ("root = \"relative\"", "absolute"),
+            ("[runtime]\nshim = \"wharf-shim\"", "runtime.shim"),
             ("root = \"/x\"\nstate = \"/x\"", "same folder"),
             (&format!("address = \"/{}\"", "x".repeat(107)), "longer"),
             ("[registry]\nmax_concurrent_downloads = 65", "from 1 to 64"),

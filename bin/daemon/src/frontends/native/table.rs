@@ -6,7 +6,10 @@ use futures_util::future::try_join;
 use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use wharf_actors::{Wharf, serve::CallIo};
+use wharf_actors::{
+    Wharf,
+    serve::{CallIo, Serve},
+};
 use wharf_messages::{
     Answer, Call, CallKind, Meta, Refusal,
     call::CallShape,
@@ -72,9 +75,9 @@ impl<D> Row<D> {
     }
 }
 
-impl<C: Call> Does<C> for Wharf {
-    async fn does(self, _: C, _: Meta, _: CallIo<C::Item>) -> Answer<C::Reply> {
-        Err(Refusal::not_implemented(C::NAME))
+impl<C: Serve> Does<C> for Wharf {
+    fn does(self, call: C, meta: Meta, io: CallIo<C::Item>) -> impl Future<Output = Answer<C::Reply>> + Send {
+        call.serve(self, meta, io)
     }
 }
 
