@@ -8,12 +8,14 @@
 
 use crate::{
     Wharf,
-    drivers::shim::{ShimEvent, TaskId},
+    drivers::shim::{ShimEvent, ShimEvents, TaskId},
     root::Fixed,
     runtime::{Actor, ChildSpec, Ctx, Handler, Plural, Router, Scoped, Supervised, Tell, child},
     task::{OomReported, ReadFigures, TaskActor, TaskDeps},
 };
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use wharf_messages::{
     Answer, ContainerId,
     event::Event,
@@ -131,6 +133,31 @@ impl Handler<Tell<ShimEvent>> for Tasks {
             }
         }
     }
+}
+
+/// How many events of shims may wait; a shim whose event does not fit waits with it.
+const SHIM_EVENTS_WAITING: usize = 64;
+
+/// Listens beside the daemon's socket, as `ADDRESS.ttrpc`, and hands on what shims publish until `stopping`.
+///
+/// # Errors
+/// If the socket cannot be had; afterwards nothing ends it but `stopping`.
+pub async fn serve_shims(wharf: Wharf, stopping: CancellationToken) -> Answer<()> {
+    let mut path = wharf.config.address.clone().into_os_string();
+    path.push(".ttrpc");
+    let (taken, mut events) = mpsc::channel(SHIM_EVENTS_WAITING);
+    let server = ShimEvents::listen(Path::new(&path), taken).await?;
+    tokio::spawn(async move {
+        while let Some(Some(event)) = stopping.run_until_cancelled(events.recv()).await {
+            // A full mailbox or a restart is over in a moment; the shims wait behind the channel.
+            while let Err(refusal) = wharf.actors.tasks.tell(event.clone()) {
+                tracing::debug!(%refusal, "a shim's event waits");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        server.close().await;
+    });
+    Ok(())
 }
 
 /// The first field of containerd's task events: the container's id.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_actors::{
     Wharf,
     root::{self, RunError},
+    tasks,
 };
 use wharf_messages::{Answer, Refusal};
 
@@ -80,6 +81,8 @@ async fn serve(
 ) -> Answer<()> {
     signals::watch(shutdown)?;
     let (listener, file) = listener::bind(&config.address, allowed)?;
+    // Shims of an earlier run have kept what they could not tell.
+    tasks::serve_shims(wharf.clone(), stopping.clone()).await?;
     let service = Service { table: table::TABLE, doer: wharf, calls_max: config.limits.calls_per_connection_max };
     let limits = Limits { allowed, connections_max: config.limits.connections_max };
     notify::tell("READY=1");
