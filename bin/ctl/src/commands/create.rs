@@ -208,7 +208,7 @@ impl ContainerFlags {
         let created = async {
             let users = if builder.needs_users() { Users::of_mounts(&mounts)? } else { Users::default() };
             let mut container = container(name.as_str(), labels, &builder.build(&users)?)?;
-            container.snapshotter = snapshotter.clone();
+            container.snapshotter.clone_from(&snapshotter);
             container.snapshot_key = Some(key.clone());
             client.call(CreateContainer { container }).await
         };

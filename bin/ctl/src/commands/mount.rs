@@ -68,7 +68,7 @@ impl Mount {
 
         // The lease has the target's name, so that `unmount` finds it.
         let lease = LeaseId::new(&self.target)?;
-        let made_lease = lease_for(&client, &lease, snapshotter.as_ref()).await?;
+        let made_lease = lease_for(&client, &lease).await?;
         let leased = client.lease(lease.clone());
         let mounted = async {
             let mounts = snapshot(&leased, &key, &image, snapshotter.clone(), self.rw).await?;
@@ -94,10 +94,8 @@ impl Mount {
 }
 
 /// Makes the lease; tells whether it was not there before.
-async fn lease_for(client: &Client, id: &LeaseId, snapshotter: Option<&SnapshotterName>) -> Answer<bool> {
-    let mut labels = Labels::from([(EXPIRE_LABEL.to_owned(), expiry(LEASE))]);
-    let snapshotter = snapshotter.map_or("overlayfs", |name| name.as_str());
-    labels.insert(format!("containerd.io/gc.ref.snapshot.{snapshotter}"), id.to_string());
+async fn lease_for(client: &Client, id: &LeaseId) -> Answer<bool> {
+    let labels = Labels::from([(EXPIRE_LABEL.to_owned(), expiry(LEASE))]);
     match client.call(CreateLease { id: Some(id.clone()), labels }).await {
         Ok(_) => Ok(true),
         Err(refusal) if refusal.is(RefusalKind::AlreadyExists) => Ok(false),
