@@ -25,7 +25,8 @@ pub(super) fn merge(image: Option<&[String]>, files: &[impl AsRef<Path>], wanted
     Ok(env)
 }
 
-/// Sets each variable where it stands, or after the others.
+/// Sets each variable where it stands, or after the others. Of a variable given twice the last holds (`ctr` leaves both,
+/// and most programs then see the first).
 pub(super) fn set_all<'a>(env: &mut Vec<String>, wanted: impl Iterator<Item = &'a String>) {
     for variable in wanted {
         let Some((key, _)) = variable.split_once('=') else { continue };
