@@ -1,6 +1,7 @@
 //! A process of a container in the foreground: its streams are ours, our signals are its own, its end is ours.
 
 use crate::{
+    commands::run::delete_task,
     failure::{Failure, Outcome, warn},
     signals::Received,
     terminal::{self, Input, Output, RawMode},
@@ -153,7 +154,7 @@ impl<'a> Session<'a> {
     /// The daemon's refusal to start it. The process is deleted in any case.
     pub async fn start(self) -> Outcome<Exit> {
         let start = self.client.call(self.process.start());
-        self.stay(async { start.await.map(drop) }).await
+        self.stay(true, async { start.await.map(drop) }).await
     }
 
     /// Stays with a process that runs already.
@@ -161,20 +162,33 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If it cannot be waited for.
     pub async fn attach(self) -> Outcome<Exit> {
-        self.stay(std::future::ready(Ok(()))).await
+        self.stay(false, std::future::ready(Ok(()))).await
     }
 
-    async fn stay(self, start: impl Future<Output = Answer<()>>) -> Outcome<Exit> {
+    /// `made`: the process was made for this session, so it goes if the session cannot begin.
+    async fn stay(self, made: bool, start: impl Future<Output = Answer<()>>) -> Outcome<Exit> {
         let Self { client, process, io } = self;
         let terminal = io.stdio.terminal;
-        let raw_mode = if terminal { Some(RawMode::enter()?) } else { None };
-        let mut foreground = Foreground {
-            client,
-            process: &process,
-            copying: copy(io.streams, terminal)?,
-            resizes: if terminal { Received::resizes()? } else { Received::none() },
-            leave_by: if terminal { Received::to_leave_by()? } else { Received::none() },
-            pass_on: if terminal { Received::none() } else { Received::to_pass_on()? },
+        let prepare = || -> Outcome<_> {
+            let raw_mode = if terminal { Some(RawMode::enter()?) } else { None };
+            let foreground = Foreground {
+                client,
+                process: &process,
+                copying: copy(io.streams)?,
+                resizes: if terminal { Received::resizes()? } else { Received::none() },
+                leave_by: if terminal { Received::to_leave_by()? } else { Received::none() },
+                pass_on: if terminal { Received::none() } else { Received::to_pass_on()? },
+            };
+            Ok((raw_mode, foreground))
+        };
+        let (raw_mode, mut foreground) = match prepare() {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                if made {
+                    delete_task(client, &process).await;
+                }
+                return Err(failure);
+            }
         };
         let exit = foreground.until_exit(start).await;
         if matches!(exit, Err(End::Left(_))) {
@@ -215,12 +229,12 @@ impl End {
     }
 }
 
-fn copy(streams: Option<Streams>, terminal: bool) -> Outcome<Option<Copying>> {
+fn copy(streams: Option<Streams>) -> Outcome<Option<Copying>> {
     let Some(streams) = streams else { return Ok(None) };
     // A closed standard input is one that has ended.
     let input = Input::stdin().ok();
-    let errors = if terminal { Output::stdout() } else { Output::stderr() };
-    Ok(Some(streams.copy(input, Output::stdout()?, errors?)))
+    // With a terminal nothing comes there; each descriptor can be waited for once, so output's is not taken twice.
+    Ok(Some(streams.copy(input, Output::stdout()?, Output::stderr()?)))
 }
 
 struct Foreground<'a> {
