@@ -36,16 +36,28 @@ pub fn signal_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
 }
 
 /// Gives this process the signal mask and the dispositions that a freshly started program expects: nothing blocked,
-/// nothing ignored. Rust's start-up ignores SIGPIPE, and that would be inherited by a container's command.
+/// nothing ignored. Rust's start-up ignores SIGPIPE, service managers do, and a container's command would inherit it.
 ///
 /// # Errors
 /// Whatever `sigprocmask(2)` answers.
 pub fn reset_signals() -> io::Result<()> {
+    /// The kernel's own structure: the C library's function leaves out the signals that it uses itself.
+    #[repr(C)]
+    struct KernelAction {
+        handler: usize,
+        flags: libc::c_ulong,
+        restorer: usize,
+        mask: u64,
+    }
+    let default = KernelAction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
     let set = signal_set(&[]);
-    // SAFETY: `set` is initialised and outlives the call; SIG_DFL installs no handler of ours.
+    // SAFETY: both structures are initialised and outlive the calls; the default action runs no code of this process.
     unsafe {
         check(libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()))?;
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        for signal in 1..=64 {
+            // Fails for the two that cannot be ignored in the first place.
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, 0usize, size_of::<u64>());
+        }
     }
     Ok(())
 }

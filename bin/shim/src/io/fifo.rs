@@ -93,6 +93,12 @@ impl FifoWriter {
         !alone
     }
 
+    /// Whether there is output in it that was not read.
+    #[must_use]
+    pub fn holds_something(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| rustix::io::ioctl_fionread(reader).is_ok_and(|count| count > 0))
+    }
+
     /// Drops up to that many of the oldest bytes that the FIFO holds. Gives whether there were any.
     pub fn drop_oldest(&mut self, count: usize) -> bool {
         let Some(reader) = &self.reader else { return false };

@@ -130,6 +130,13 @@ impl Relay {
         Next::Again
     }
 
+    /// What is left of a relay that is done: a FIFO that holds output which nobody has come to read yet.
+    #[must_use]
+    pub fn into_unread(self) -> Option<FifoWriter> {
+        let Sink::Fifo(mut fifo) = self.sink else { return None };
+        (fifo.holds_something() && !fifo.has_reader()).then_some(fifo)
+    }
+
     /// Makes room in a FIFO that is full and that nobody reads, by dropping the oldest output. Gives whether it did.
     pub fn make_room(&mut self) -> bool {
         match &mut self.sink {

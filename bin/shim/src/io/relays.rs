@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wharf_messages::{Answer, Refusal};
 
+use super::fifo::FifoWriter;
 use super::relay::{Next, Relay};
 use crate::reactor::{Interest, Reactor, Timer, Token};
 
@@ -11,14 +12,31 @@ use crate::reactor::{Interest, Reactor, Timer, Token};
 /// then and has lost nothing.
 const STALL: Duration = Duration::from_secs(10);
 
+/// How long output that nobody read when its process ended is looked after, at first and at most.
+const UNREAD_MIN: Duration = Duration::from_millis(100);
+const UNREAD_MAX: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
-struct Slot {
+struct Copying {
     relay: Relay,
-    owner: u32,
     /// A timer is set to look after it.
     stalled: bool,
     /// Nobody reads its sink: the oldest output makes room for the newest.
     orphan: bool,
+}
+
+#[derive(Debug)]
+enum Work {
+    Copying(Copying),
+    /// The copy has ended and its reader is away, a daemon that restarts. Held until a reader is there, which then
+    /// finds the end, or until the process is deleted.
+    Unread(FifoWriter, Duration),
+}
+
+#[derive(Debug)]
+struct Slot {
+    owner: u32,
+    work: Work,
 }
 
 /// The relays, by number.
@@ -51,7 +69,7 @@ impl Relays {
             None => Ok(()),
         });
         watched.map_err(|error| Refusal::io("watch a stream", &error))?;
-        let slot = Some(Slot { relay, owner, stalled: false, orphan: false });
+        let slot = Some(Slot { owner, work: Work::Copying(Copying { relay, stalled: false, orphan: false }) });
         if free == self.slots.len() {
             self.slots.push(slot);
         } else {
@@ -62,58 +80,102 @@ impl Relays {
 
     /// Drops a relay and closes its ends.
     pub fn remove(&mut self, relay: u32) {
-        if let Some(slot) = self.slots.get_mut(relay as usize) {
-            *slot = None;
+        self.take(relay);
+    }
+
+    /// Drops everything of a process.
+    pub fn remove_all(&mut self, owner: u32) {
+        for slot in &mut self.slots {
+            slot.take_if(|slot| slot.owner == owner);
         }
+        self.shrink();
+    }
+
+    fn take(&mut self, relay: u32) -> Option<Slot> {
+        let taken = self.slots.get_mut(relay as usize).and_then(Option::take);
+        self.shrink();
+        taken
+    }
+
+    fn shrink(&mut self) {
         if self.slots.iter().all(Option::is_none) {
             self.slots = Vec::new();
         }
     }
 
+    fn copying(&mut self, relay: u32) -> Option<&mut Copying> {
+        match &mut self.slots.get_mut(relay as usize)?.as_mut()?.work {
+            Work::Copying(copying) => Some(copying),
+            Work::Unread(..) => None,
+        }
+    }
+
     /// Says that a relay's source gets nothing more than it holds now. Gives the relay if that is its end.
     pub fn finish(&mut self, reactor: &mut Reactor, relay: u32) -> Option<Ended> {
-        self.slots.get_mut(relay as usize)?.as_mut()?.relay.finish();
+        self.copying(relay)?.relay.finish();
         self.pump(reactor, relay)
     }
 
-    /// Lets a relay work. Gives it back if that was its end; it is dropped then.
+    /// Lets a relay work. Gives it back if that was its end.
     pub fn pump(&mut self, reactor: &mut Reactor, relay: u32) -> Option<Ended> {
-        let slot = self.slots.get_mut(relay as usize)?.as_mut()?;
-        let owner = slot.owner;
-        match slot.relay.pump() {
-            Next::Wait => slot.stalled = false,
+        let copying = self.copying(relay)?;
+        match copying.relay.pump() {
+            Next::Wait => copying.stalled = false,
             Next::Again => self.again.push(relay),
-            Next::Stalled if slot.orphan => {
-                if slot.relay.make_room() {
+            Next::Stalled if copying.orphan => {
+                if copying.relay.make_room() {
                     self.again.push(relay);
                 } else {
-                    slot.orphan = false;
+                    copying.orphan = false;
                 }
             }
             Next::Stalled => {
-                if !std::mem::replace(&mut slot.stalled, true) {
+                if !std::mem::replace(&mut copying.stalled, true) {
                     reactor.after(STALL, Timer::Relay(relay));
                 }
             }
-            Next::Done => {
-                self.remove(relay);
-                return Some(Ended { relay, owner });
-            }
+            Next::Done => return self.end(reactor, relay),
         }
         None
     }
 
-    /// Looks after a relay that was stalled some time ago.
+    fn end(&mut self, reactor: &mut Reactor, relay: u32) -> Option<Ended> {
+        let slot = self.slots.get_mut(relay as usize)?.take()?;
+        let owner = slot.owner;
+        if let Work::Copying(copying) = slot.work
+            && let Some(fifo) = copying.relay.into_unread()
+        {
+            reactor.after(UNREAD_MIN, Timer::Relay(relay));
+            self.slots[relay as usize] = Some(Slot { owner, work: Work::Unread(fifo, UNREAD_MIN) });
+        }
+        self.shrink();
+        Some(Ended { relay, owner })
+    }
+
+    /// Looks after a relay that was stalled some time ago, or whose output was not read.
     pub fn due(&mut self, reactor: &mut Reactor, relay: u32) -> Option<Ended> {
         let slot = self.slots.get_mut(relay as usize)?.as_mut()?;
-        if !std::mem::take(&mut slot.stalled) {
-            return None;
+        match &mut slot.work {
+            Work::Unread(fifo, pause) => {
+                if fifo.has_reader() {
+                    self.remove(relay);
+                } else {
+                    *pause = (*pause * 2).min(UNREAD_MAX);
+                    reactor.after(*pause, Timer::Relay(relay));
+                }
+                None
+            }
+            Work::Copying(copying) => {
+                if !std::mem::take(&mut copying.stalled) {
+                    return None;
+                }
+                if copying.relay.make_room() {
+                    crate::info!("nobody reads a container's output: from here on the oldest of it is dropped");
+                    copying.orphan = true;
+                }
+                self.pump(reactor, relay)
+            }
         }
-        if slot.relay.make_room() {
-            crate::info!("nobody reads a container's output: from here on the oldest of it is dropped");
-            slot.orphan = true;
-        }
-        self.pump(reactor, relay)
     }
 
     /// Whether some have more to do.

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use rustix::fs::OFlags;
 
 use super::report;
 use crate::sys;
@@ -99,6 +101,21 @@ pub fn set_environment(variables: impl IntoIterator<Item = (OsString, OsString)>
     }
 }
 
+/// Opens the outputs again that go to `/dev/null`: libcontainer opens the container's for reading only, and whatever
+/// the command writes would fail.
+fn reopen_null_outputs() -> io::Result<()> {
+    const NULL: (u32, u32) = (1, 3);
+    for output in [io::stdout().as_fd(), io::stderr().as_fd()] {
+        let device = rustix::fs::fstat(output)?.st_rdev;
+        let is_null = (rustix::fs::major(device), rustix::fs::minor(device)) == NULL;
+        if is_null && rustix::fs::fcntl_getfl(output)? & OFlags::ACCMODE == OFlags::RDONLY {
+            let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+            sys::place(null.as_fd(), output.as_raw_fd())?;
+        }
+    }
+    Ok(())
+}
+
 /// How libcontainer's init process ends in the container's command.
 #[derive(Clone)]
 pub struct Command;
@@ -119,6 +136,9 @@ impl Executor for Command {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        if let Err(error) = reopen_null_outputs() {
+            return Err(ExecutorError::Other(format!("open /dev/null for writing: {error}")));
+        }
         match run(spec.process().as_ref()) {
             Ok(never) => match never {},
             Err(reason) => Err(ExecutorError::Other(reason)),

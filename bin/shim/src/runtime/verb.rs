@@ -65,6 +65,8 @@ pub fn main(order: &str) -> i32 {
     // SAFETY: the shim passes the descriptor for this purpose alone.
     unsafe { report::take(order.report) };
     trace::install();
+    // The library panics where it finds no way on, with a text that says more than the silence of its process.
+    std::panic::set_hook(Box::new(|panic| report::line('F', &panic.to_string())));
     // libcontainer leaves the supplementary groups alone where the container asks for none: they would be the daemon's.
     let clean = sys::reset_signals().and_then(|()| sys::set_groups(&[]));
     let result = clean.map_err(|error| format!("prepare the runtime's process: {error}")).and_then(|()| run(&order));

@@ -216,6 +216,7 @@ impl Shim {
         let process = self.container(&request.id)?.process(&request.exec_id)?;
         if request.stdin {
             process.streams.input_keeper = None;
+            process.streams.input_closed = true;
             // What the FIFO holds still goes through. A terminal has no end of input but the one that is typed.
             if let (Some(relay), None) = (process.streams.input, &process.streams.console)
                 && let Some(ended) = self.relays.finish(&mut self.reactor, relay)

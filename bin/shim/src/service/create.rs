@@ -191,7 +191,13 @@ impl Shim {
         if let Some(relay) = prepared.input.take() {
             process.streams.input = Some(self.relays.add(&self.reactor, relay, process.key)?);
         }
-        process.streams.input_keeper = prepared.input_keeper.take();
+        process.streams.input_keeper = prepared.input_keeper.take().filter(|_| !process.streams.input_closed);
+        if let (true, Some(relay), None) =
+            (process.streams.input_closed, process.streams.input, &process.streams.console)
+            && let Some(ended) = self.relays.finish(&mut self.reactor, relay)
+        {
+            self.stream_ended(ended);
+        }
         Ok(())
     }
 

@@ -93,9 +93,7 @@ impl Shim {
         if let Some(logger) = &process.streams.logger {
             logger.stop();
         }
-        for relay in process.streams.outputs.iter().chain(&process.streams.input) {
-            self.relays.remove(*relay);
-        }
+        self.relays.remove_all(process.key);
         self.keys.remove(&process.key);
         if let Some(deletion) = &process.deletion {
             let answer = encode(&response(process.pid_u32(), process.exit.as_ref()));

@@ -121,10 +121,7 @@ impl Shim {
     pub(crate) fn forget(&mut self, id: &str) {
         let Some(mut container) = self.containers.remove(id) else { return };
         for (_, process) in container.processes() {
-            let streams = &process.streams;
-            for relay in streams.outputs.iter().chain(&streams.input) {
-                self.relays.remove(*relay);
-            }
+            self.relays.remove_all(process.key);
         }
         self.keys.retain(|_, name| name.container != id);
         for call in container.queue {

@@ -35,6 +35,8 @@ pub struct Streams {
     pub input: Option<u32>,
     /// What keeps its input open while no client has it open.
     pub input_keeper: Option<OwnedFd>,
+    /// A client has closed its input, perhaps before there was one.
+    pub input_closed: bool,
     /// Its terminal.
     pub console: Option<Console>,
     /// The logging binary that reads its output, until that has ended.
