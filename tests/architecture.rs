@@ -187,17 +187,24 @@ fn only_drivers_touch_the_kernel_the_network_and_processes() {
     ];
     // The pool of threads for heavy work lowers its own priority.
     let except = ["actors/src/drivers", "actors/src/runtime/job.rs"];
-    let found = places("actors/src", &except, |line| world.iter().any(|path| uses(line, path)));
+    let found = places("actors/src", &except, |line| {
+        // One's own number is no secret of the kernel's.
+        world.iter().any(|path| uses(&line.replace("std::process::id", ""), path))
+    });
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
 fn only_the_journal_writes_the_store() {
-    let except = ["actors/src/journal"];
-    let found = places("actors/src", &except, |line| uses(line, "Writer") || line.contains("begin_write"));
-    let store: Vec<_> = found.into_iter().filter(|place| place.contains("wharf_store")).collect();
-    assert!(store.is_empty(), "{}", store.join("\n"));
-    let found = places("bin", &[], |line| uses(line, "wharf_store::Writer") || uses(line, "redb::"));
+    let writer = |line: &str| {
+        line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "Writer")
+            || uses(line, "wharf_store::open(")
+            || uses(line, "redb::")
+    };
+    // The root opens it and hands it over; the tests' world is a small root.
+    let except = ["actors/src/journal", "actors/src/root.rs", "actors/src/testing.rs"];
+    let mut found = places("actors/src", &except, writer);
+    found.extend(places("bin", &[], writer));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
