@@ -21,7 +21,8 @@ const VERSION: &str = match option_env!("WHARF_VERSION") {
 
 /// The wharf daemon: pulls images, runs containers and remembers both.
 #[derive(Debug, Parser)]
-#[command(name = "wharfd", version = VERSION)]
+// A flag given again holds: scripts append to a line that is there.
+#[command(name = "wharfd", version = VERSION, args_override_self = true)]
 struct Arguments {
     #[command(flatten)]
     overrides: Overrides,
@@ -69,6 +70,7 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     process::keep_memory_small();
+    process::set_umask();
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(refusal) => {

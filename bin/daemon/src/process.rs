@@ -1,6 +1,9 @@
 //! The daemon as a process: its memory and its limits.
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    stat::{Mode, umask},
+};
 
 /// Arenas of the C library's allocator. One for every thread, as it likes, would keep what each thread once needed; two
 /// are enough for two workers.
@@ -10,6 +13,11 @@ const ARENAS: libc::c_int = 2;
 pub fn keep_memory_small() {
     // SAFETY: no other thread runs yet, and the call takes two numbers. A refusal only means more memory.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
+}
+
+/// Gives new files the modes that they are made with, whatever the daemon was started from. Before the first thread.
+pub fn set_umask() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
 /// Raises the limit of open files as far as it is allowed, and warns if that is not as far as wanted.
