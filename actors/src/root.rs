@@ -234,6 +234,30 @@ mod tests {
     use wharf_messages::Timestamp;
 
     #[test]
+    fn the_tree_is_drawn_in_the_readme_as_it_is_declared() {
+        let readme = include_str!("../../README.md");
+        // `|- tasks   permanent -> task   transient, ...`: name, restart, and the keyed child with its own.
+        let drawn: Vec<Vec<&str>> = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("|- ").or_else(|| line.strip_prefix("`- ")))
+            .map(|line| {
+                let words: Vec<_> = line.split([' ', ',', ':']).filter(|word| !word.is_empty()).collect();
+                let keep = if words.get(2) == Some(&"->") { 5 } else { 2 };
+                words.into_iter().take(keep).collect()
+            })
+            .collect();
+        let declared: Vec<Vec<String>> = TREE
+            .iter()
+            .map(|row| {
+                let spec = |spec: &ChildSpec| [spec.name.to_owned(), format!("{:?}", spec.restart).to_lowercase()];
+                let child = row.child.map(|child| [vec!["->".to_owned()], spec(child).to_vec()].concat());
+                [spec(row.spec).to_vec(), child.unwrap_or_default()].concat()
+            })
+            .collect();
+        assert_eq!(drawn, declared);
+    }
+
+    #[test]
     fn the_running_tree_is_the_declared_one() {
         let dir = tempfile::tempdir().unwrap();
         runtime::block_on(async {
