@@ -14,6 +14,6 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 pub fn random() -> String {
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     // The standard library seeds each of these from the system's randomness.
-    let chance = RandomState::new().hash_one((std::process::id(), count));
+    let chance = RandomState::new().hash_one(count);
     format!("{chance:016x}{:08x}", u32::try_from(count & 0xffff_ffff).unwrap_or(0))
 }

@@ -31,6 +31,8 @@ pub struct Drivers {
     pub content: ContentDeps,
     /// Downloads that are under way.
     pub flights: Flights,
+    /// This process.
+    pub pid: u32,
     /// This boot: what a row of another one says of processes is no longer so.
     pub boot_id: String,
 }
@@ -70,6 +72,7 @@ impl Drivers {
             registries: Arc::new(registry::HttpRegistries::new(config.registry.clone())),
             content: ContentDeps::new(store.clone(), journal.clone()),
             flights: Flights::default(),
+            pid: std::process::id(),
             boot_id: boot_id.trim().to_owned(),
         })
     }

@@ -138,7 +138,7 @@ to_store! {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         revision: option_env!("WHARF_REVISION").unwrap_or_default().to_owned(),
         uuid: wharf.store.uuid().to_owned(),
-        pid: std::process::id(),
+        pid: wharf.drivers.pid,
         started_at: wharf.started_at,
         root: wharf.config.root.to_string_lossy().into_owned(),
         state: wharf.config.state.to_string_lossy().into_owned(),

@@ -17,6 +17,7 @@
 //! API reference, section 3 "Tasks" and "Shim bootstrap"; containerd 1.6 `runtime/v2/README.md`.
 
 mod commands;
+mod delete;
 mod exits;
 pub mod machine;
 mod recover;

@@ -1,0 +1,190 @@
+//! Deleting a task or one of its processes: shim first, row last (TASK-1).
+
+use super::{
+    TaskActor,
+    machine::{Phase, ProcessId, Step, Verb},
+};
+use crate::{
+    drivers::shim::ShimAddress,
+    runtime::{Ask, Ctx, Handler, ReplyTo},
+};
+use std::sync::Arc;
+use wharf_messages::{
+    Refusal,
+    event::Event,
+    task::{DeleteTask, DeletedProcess, EXIT_UNKNOWN, Exit},
+};
+use wharf_store::{Change, TaskPhase};
+
+impl Handler<Ask<DeleteTask>> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<DeleteTask>, ctx: &mut Ctx<Self>) {
+        let Ask { call, reply, .. } = ask;
+        let process = call.exec_id;
+        if let Err(refusal) = self.machine.permit(&Verb::Delete(process.clone())) {
+            return reply.send(Err(refusal));
+        }
+        let exit = self.machine.step(&process).ok().and_then(Step::exit);
+        match process {
+            Some(_) => self.delete_exec(process, exit, reply, ctx),
+            None => {
+                self.machine.put(None, Step::Deleting(exit));
+                self.machine.phase = Phase::Deleting;
+                if let Some(row) = &mut self.row {
+                    row.phase = TaskPhase::Deleting;
+                }
+                self.delete_all(Some(reply), false, ctx);
+            }
+        }
+    }
+}
+
+impl TaskActor {
+    fn delete_exec(
+        &mut self,
+        process: ProcessId,
+        exit: Option<Exit>,
+        reply: ReplyTo<DeletedProcess>,
+        ctx: &mut Ctx<Self>,
+    ) {
+        self.machine.put(process.clone(), Step::Deleting(exit));
+        let (shim, named) = (self.shim.clone(), process.clone());
+        let work = async move {
+            match shim {
+                Some(shim) => shim.delete(named.as_ref()).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        ctx.job(
+            "delete process",
+            |_| work,
+            move |task, deleted, ctx| {
+                task.listen_for_loss(&deleted, ctx);
+                let said = match deleted {
+                    Ok(said) => said,
+                    // Without its shim there is nothing to be told; the row goes all the same.
+                    Err(refusal) if gone(&refusal) => None,
+                    Err(refusal) => {
+                        task.step(&process, exit.map_or(Step::Created, Step::Stopped));
+                        return reply.send(Err(refusal));
+                    }
+                };
+                let deleted = task.deleted_process(&process, exit, said);
+                task.machine.processes.remove(&process);
+                if let Some(row) = &mut task.row {
+                    row.execs.retain(|row| row.exec_id != process);
+                }
+                task.early.remove(&process);
+                let event = Event::TaskDeleted {
+                    container_id: task.id.container.clone(),
+                    exec_id: process,
+                    pid: deleted.pid,
+                    exit: deleted.exit,
+                };
+                task.commit(vec![event], false, ctx, move |_, committed, _| reply.send(committed.map(|()| deleted)));
+            },
+        );
+    }
+
+    /// Removes processes, shim, bundle and at last the row; answers whoever asked for it.
+    pub(super) fn delete_all(&mut self, reply: Option<ReplyTo<DeletedProcess>>, late: bool, ctx: &mut Ctx<Self>) {
+        let (shim, deps, id) = (self.shim.clone(), Arc::clone(&self.deps), self.id.clone());
+        let address = self.row.as_ref().and_then(|row| row.shim.as_ref()).map(ShimAddress::from);
+        let exit = self.machine.step(&None).ok().and_then(Step::exit);
+        let work = async move {
+            let said = match &shim {
+                Some(shim) => match shim.delete(None).await {
+                    Ok(said) => Some(said),
+                    Err(refusal) if gone(&refusal) => None,
+                    Err(refusal) => return Err(refusal),
+                },
+                None => None,
+            };
+            match (&shim, said) {
+                (Some(shim), Some(_)) => {
+                    shim.shutdown().await?;
+                    deps.shims.remove_bundle(&id).await?;
+                }
+                _ => {
+                    deps.shims.clean_up(&id, address.as_ref()).await?;
+                }
+            }
+            Ok(said)
+        };
+        ctx.job(
+            "delete task",
+            |_| work,
+            move |task, deleted, ctx| {
+                let said = match deleted {
+                    Ok(said) => said,
+                    Err(refusal) => {
+                        task.machine.phase = Phase::Live;
+                        if let Some(row) = &mut task.row {
+                            row.phase = TaskPhase::Live;
+                        }
+                        task.step(&None, exit.map_or(Step::Created, Step::Stopped));
+                        if let Some(reply) = reply {
+                            reply.send(Err(refusal));
+                        }
+                        return;
+                    }
+                };
+                let mut events = Vec::new();
+                // One that was never started ends by being deleted; its waiters and the log hear of its end first (TASK-2).
+                let known = exit.or_else(|| task.machine.step(&None).ok().and_then(Step::exit)).or(task.held);
+                let deleted = task.deleted_process(&None, known, said);
+                if known.is_none() {
+                    events.push(task.exit_event(&None, deleted.exit));
+                }
+                events.push(Event::TaskDeleted {
+                    container_id: task.id.container.clone(),
+                    exec_id: None,
+                    pid: deleted.pid,
+                    exit: deleted.exit,
+                });
+                for waiter in task.waiters.remove(&None).unwrap_or_default() {
+                    waiter.send(Ok(deleted.exit));
+                }
+                let changes = vec![Change::DeleteTask(task.id.container.clone())];
+                task.commit_changes(changes, events, late, ctx, move |task, committed, ctx| match committed {
+                    Ok(()) => {
+                        task.forget(ctx);
+                        if let Some(reply) = reply {
+                            reply.send(Ok(deleted));
+                        }
+                    }
+                    // Shim and bundle are gone, the row is not: the next start finds that out and finishes.
+                    Err(refusal) => ctx.fail(format!("remove the row of a deleted task: {refusal}")),
+                });
+            },
+        );
+    }
+
+    /// What a deletion answers: what the row knows, else what the shim said, else that nobody knows.
+    fn deleted_process(
+        &mut self,
+        process: &ProcessId,
+        exit: Option<Exit>,
+        said: Option<(u32, u32, wharf_messages::Timestamp)>,
+    ) -> DeletedProcess {
+        let now = self.deps.clock.now();
+        let known = self.process_row(process).map_or(0, |row| row.pid);
+        let unknown = Exit { code: EXIT_UNKNOWN, exited_at: now, oom: false };
+        match (exit, said) {
+            (Some(exit), Some((pid, ..))) => DeletedProcess { pid: if known == 0 { pid } else { known }, exit },
+            (Some(exit), None) => DeletedProcess { pid: known, exit },
+            (None, Some((pid, code, at))) => {
+                let exited_at = if at.0 <= 0 { now } else { at };
+                DeletedProcess { pid, exit: Exit { code, exited_at, oom: false } }
+            }
+            (None, None) => DeletedProcess { pid: known, exit: unknown },
+        }
+    }
+}
+
+/// Whether a shim's refusal means that there is nothing left to delete.
+fn gone(refusal: &Refusal) -> bool {
+    use wharf_messages::RefusalKind::{NotFound, Unavailable};
+    matches!(refusal.kind, NotFound | Unavailable)
+}
