@@ -97,7 +97,8 @@ impl Transfer {
         let mut table = Table::narrow();
         let mut total_bytes = 0;
         for line in &self.lines {
-            total_bytes += line.offset_bytes;
+            // What was here before was not transferred.
+            total_bytes += if line.state == ProgressState::Exists { 0 } else { line.offset_bytes };
             let (name, state) = (format!("{}:", line.reference), state_text(line.state));
             match line.state {
                 ProgressState::Downloading => {

@@ -1,7 +1,6 @@
 //! A process of a container in the foreground: its streams are ours, our signals are its own, its end is ours.
 
 use crate::{
-    commands::run::delete_task,
     failure::{Failure, Outcome, warn},
     signals::Received,
     terminal::{self, Input, Output, RawMode},
@@ -62,6 +61,16 @@ pub struct IoFlags {
     pub log_uri: Option<String>,
     /// Where FIFOs are made.
     pub fifo_dir: Option<PathBuf>,
+}
+
+impl IoFlags {
+    /// Refuses a terminal for a process in the foreground if there is none here, before anything is made.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn check_terminal(&self) -> Outcome {
+        if self.tty && !terminal::is_there() { Err(Failure::new(terminal::NONE)) } else { Ok(()) }
+    }
 }
 
 /// The streams of a process that is about to be made.
@@ -169,23 +178,14 @@ impl<'a> Session<'a> {
     async fn stay(self, made: bool, start: impl Future<Output = Answer<()>>) -> Outcome<Exit> {
         let Self { client, process, io } = self;
         let terminal = io.stdio.terminal;
-        let prepare = || -> Outcome<_> {
-            let raw_mode = if terminal { Some(RawMode::enter()?) } else { None };
-            let foreground = Foreground {
-                client,
-                process: &process,
-                copying: copy(io.streams)?,
-                resizes: if terminal { Received::resizes()? } else { Received::none() },
-                leave_by: if terminal { Received::to_leave_by()? } else { Received::none() },
-                pass_on: if terminal { Received::none() } else { Received::to_pass_on()? },
-            };
-            Ok((raw_mode, foreground))
-        };
-        let (raw_mode, mut foreground) = match prepare() {
-            Ok(prepared) => prepared,
+        let raw_mode = if terminal { Some(RawMode::enter()) } else { None };
+        let ready =
+            raw_mode.transpose().and_then(|raw| Ok((raw, Foreground::new(client, &process, io.streams, terminal)?)));
+        let (raw_mode, mut foreground) = match ready {
+            Ok(ready) => ready,
             Err(failure) => {
                 if made {
-                    delete_task(client, &process).await;
+                    delete(client, &process).await;
                 }
                 return Err(failure);
             }
@@ -229,12 +229,13 @@ impl End {
     }
 }
 
-fn copy(streams: Option<Streams>) -> Outcome<Option<Copying>> {
-    let Some(streams) = streams else { return Ok(None) };
-    // A closed standard input is one that has ended.
-    let input = Input::stdin().ok();
-    // With a terminal nothing comes there; each descriptor can be waited for once, so output's is not taken twice.
-    Ok(Some(streams.copy(input, Output::stdout()?, Output::stderr()?)))
+/// Deletes a process that could not be started, on the way to telling why.
+pub async fn delete(client: &Client, process: &ProcessName) {
+    if let Err(refusal) = client.call(process.delete()).await
+        && !refusal.is(RefusalKind::NotFound)
+    {
+        warn(format!("task {} is left over: {refusal}", process.container_id));
+    }
 }
 
 struct Foreground<'a> {
@@ -246,7 +247,24 @@ struct Foreground<'a> {
     pass_on: Received,
 }
 
-impl Foreground<'_> {
+impl<'a> Foreground<'a> {
+    fn new(client: &'a Client, process: &'a ProcessName, streams: Option<Streams>, terminal: bool) -> Outcome<Self> {
+        let copying = match streams {
+            // A standard input that is closed is one that has ended. With a terminal nothing comes by standard error; each
+            // descriptor can be waited for once, so output's is not taken twice.
+            Some(streams) => Some(streams.copy(Input::stdin().ok(), Output::stdout()?, Output::stderr()?)),
+            None => None,
+        };
+        Ok(Self {
+            client,
+            process,
+            copying,
+            resizes: if terminal { Received::resizes()? } else { Received::none() },
+            leave_by: if terminal { Received::to_leave_by()? } else { Received::none() },
+            pass_on: if terminal { Received::none() } else { Received::to_pass_on()? },
+        })
+    }
+
     /// Starts the process, and passes on what happens here until it has ended.
     async fn until_exit(&mut self, start: impl Future<Output = Answer<()>>) -> Result<Exit, End> {
         let ProcessName { container_id, exec_id } = self.process.clone();
@@ -256,6 +274,8 @@ impl Foreground<'_> {
         let mut is_started = false;
         let mut input_ended = false;
         let mut exit: Option<Answer<Exit>> = None;
+        // A task has its terminal before it starts and so its size from the first instruction on; an added process
+        // gets one when it starts.
         self.resize().await;
         loop {
             if is_started && let Some(exit) = exit.take() {
@@ -266,6 +286,9 @@ impl Foreground<'_> {
                 started = &mut start, if !is_started => {
                     started.map_err(End::Failed)?;
                     is_started = true;
+                    if self.process.exec_id.is_some() {
+                        self.resize().await;
+                    }
                 }
                 ended = &mut exited, if exit.is_none() => exit = Some(ended),
                 signal = self.pass_on.next(), if is_started => self.kill(signal).await,
@@ -397,9 +420,9 @@ mod tests {
     #[tokio::test]
     async fn fifos_are_named_after_the_process_and_go_with_it() {
         let dir = tempfile::tempdir().unwrap();
-        let flags = IoFlags { tty: true, fifo_dir: Some(dir.path().to_owned()), ..IoFlags::default() };
+        let flags = IoFlags { fifo_dir: Some(dir.path().to_owned()), ..IoFlags::default() };
         let io = Io::prepare(&flags, &name()).unwrap();
-        assert!(io.stdio().stdout.ends_with("/web-stdout") && io.stdio().stderr.is_empty());
+        assert!(io.stdio().stdout.ends_with("/web-stdout") && io.stdio().stdin.ends_with("/web-stdin"));
         drop(io);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         let io = Io::prepare(&flags, &name()).unwrap();

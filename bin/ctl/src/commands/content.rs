@@ -10,7 +10,7 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use std::{
-    io::{Read, Seek, Write},
+    io::{Read, Write},
     process::Stdio,
     time::SystemTime,
 };
@@ -202,8 +202,10 @@ impl Edit {
         let editor = self.editor.filter(|editor| !editor.is_empty());
         let editor = editor.ok_or_else(|| Failure::new("editor is required"))?;
         let client = context.client().await?;
+        let mut original = Vec::new();
+        write_blob(&client, digest.clone(), &mut original).await?;
         let mut file = tempfile::NamedTempFile::with_prefix("edit-")?;
-        write_blob(&client, digest.clone(), &mut file).await?;
+        file.write_all(&original)?;
         file.flush()?;
         // A shell, because EDITOR may carry arguments; the file's name is ours and needs no quoting.
         let status = std::process::Command::new("sh")
@@ -217,8 +219,10 @@ impl Edit {
         // Editors replace files, so what counts is what the name leads to now.
         let mut edited = std::fs::File::open(file.path())?;
         let mut text = Vec::new();
-        edited.rewind()?;
         edited.read_to_end(&mut text)?;
+        if text == original {
+            return Ok(output::line(digest)?);
+        }
         let write = write_call(IngestRef::new(format!("edit-{digest}"))?, 0, None);
         let written = client.upload(write, std::io::Cursor::new(text)).await?;
         match written.digest {

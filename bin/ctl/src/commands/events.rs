@@ -29,7 +29,7 @@ pub struct Events {
     /// Begin each line with the event's number, for a later --since
     #[arg(long)]
     seq: bool,
-    /// Only those that pass one of these, such as topic~=^/tasks or namespace==default
+    /// Only those that pass one of these, such as topic~="^/tasks" or namespace==default
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 }

@@ -1,10 +1,10 @@
 //! `tasks exec`: another process in a running container.
 
 use crate::{
-    commands::run::{code, delete_task},
+    commands::run::code,
     context::{Context, parse},
     failure::{Failure, Outcome},
-    session::{Io, IoFlags, ProcessName, Session},
+    session::{self, Io, IoFlags, ProcessName, Session},
 };
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -57,14 +57,17 @@ impl Exec {
     pub async fn run(self, context: &Context) -> Outcome {
         let id: ContainerId = parse(&self.container)?;
         let process = ProcessName { container_id: id.clone(), exec_id: Some(parse::<ExecId>(&self.exec_id)?) };
-        let client = context.client().await?;
-        let exec = self.call(context, &client, &process).await?;
         let flags = IoFlags {
             tty: self.tty,
             null_io: false,
-            log_uri: self.log_uri,
-            fifo_dir: self.fifo_dir.filter(|dir| !dir.as_os_str().is_empty()),
+            log_uri: self.log_uri.clone(),
+            fifo_dir: self.fifo_dir.clone().filter(|dir| !dir.as_os_str().is_empty()),
         };
+        if !self.detach {
+            flags.check_terminal()?;
+        }
+        let client = context.client().await?;
+        let exec = self.call(context, &client, &process).await?;
         let io = Io::prepare(&flags, &process)?;
         let exec = ExecTask { stdio: io.stdio(), ..exec };
         client.call(exec).await?;
@@ -72,7 +75,7 @@ impl Exec {
             return code(Session::new(&client, process, io).start().await?);
         }
         if let Err(refusal) = client.call(process.start()).await {
-            delete_task(&client, &process).await;
+            session::delete(&client, &process).await;
             return Err(refusal.into());
         }
         io.leave();

@@ -4,7 +4,7 @@ use crate::{
     commands::create::{ContainerFlags, Origin},
     context::Context,
     failure::{Failure, Outcome, warn},
-    session::{Io, IoFlags, ProcessName, Session},
+    session::{self, Io, IoFlags, ProcessName, Session},
 };
 use clap::Args;
 use std::{
@@ -74,6 +74,9 @@ impl Run {
             return Err(Failure::new("flags --detach and --rm cannot be specified together"));
         }
         let what = self.container.what()?;
+        if !self.detach {
+            self.streams.with_tty(self.container.spec.tty).check_terminal()?;
+        }
         let client = context.client().await?;
         let container = self.container.create(&what, context, &client).await?;
         let tty = match what.origin {
@@ -128,6 +131,9 @@ pub async fn start(
     pid_file: Option<&Path>,
 ) -> Outcome {
     let process = ProcessName { container_id: container.id.clone(), exec_id: None };
+    if !detach {
+        flags.check_terminal()?;
+    }
     let io = Io::prepare(flags, &process)?;
     let create = CreateTask {
         container_id: container.id.clone(),
@@ -141,14 +147,14 @@ pub async fn start(
     if let Some(path) = pid_file
         && let Err(refusal) = write_pid(path, task.pid)
     {
-        delete_task(client, &process).await;
+        session::delete(client, &process).await;
         return Err(refusal.into());
     }
     if !detach {
         return code(Session::new(client, process, io).start().await?);
     }
     if let Err(refusal) = client.call(process.start()).await {
-        delete_task(client, &process).await;
+        session::delete(client, &process).await;
         return Err(refusal.into());
     }
     io.leave();
@@ -161,15 +167,6 @@ pub async fn start(
 /// For any but 0.
 pub fn code(exit: Exit) -> Outcome {
     if exit.code == 0 { Ok(()) } else { Err(Failure::exit_code(exit.code)) }
-}
-
-/// Deletes a process that could not be started, on the way to telling why.
-pub async fn delete_task(client: &Client, process: &ProcessName) {
-    if let Err(refusal) = client.call(process.delete()).await
-        && !refusal.is(RefusalKind::NotFound)
-    {
-        warn(format!("task {} is left over: {refusal}", process.container_id));
-    }
 }
 
 /// Writes the process id so that a reader finds all of it or nothing.

@@ -58,12 +58,13 @@ fn branch(child: &ChildReport, tree: &[ChildReport]) -> String {
     }
     // The nearest ancestor that is in the tree: namespaces between a plural actor and its children are no actors.
     let parent = tree.iter().filter(|other| is_below(&child.path, &other.path)).max_by_key(|other| other.path.len());
-    let depth = tree.iter().filter(|other| is_below(&child.path, &other.path)).count();
+    // The root's own line, if it is there, takes no room.
+    let depth = tree.iter().filter(|other| !other.path.is_empty() && is_below(&child.path, &other.path)).count();
     let name = match parent {
         Some(parent) if !parent.path.is_empty() => &child.path[parent.path.len() + 1..],
         _ => &child.path,
     };
-    format!("{}|- {name}", "   ".repeat(depth.saturating_sub(1)))
+    format!("{}|- {name}", "   ".repeat(depth))
 }
 
 fn is_below(path: &str, ancestor: &str) -> bool {
@@ -86,7 +87,8 @@ mod tests {
                 age_ms: 0,
             })
             .into();
-        let branches: Vec<_> = tree.iter().map(|child| branch(child, &tree)).collect();
-        assert_eq!(branches, ["root", "|- journal", "|- tasks", "   |- default/web", "      |- exec"]);
+        let branches = |tree: &[ChildReport]| tree.iter().map(|child| branch(child, tree)).collect::<Vec<_>>();
+        assert_eq!(branches(&tree[1..]), branches(&tree)[1..]);
+        assert_eq!(branches(&tree), ["root", "|- journal", "|- tasks", "   |- default/web", "      |- exec"]);
     }
 }

@@ -23,6 +23,15 @@ pub fn columns() -> usize {
     tcgetwinsize(stdio::stdout()).map_or(0, |size| usize::from(size.ws_col))
 }
 
+/// What is said where a terminal is needed and none is there.
+pub const NONE: &str = "standard input is not a terminal: a container with a terminal needs one (or see script(1))";
+
+/// Whether standard input is a terminal.
+#[must_use]
+pub fn is_there() -> bool {
+    isatty(stdio::stdin())
+}
+
 /// The size of the terminal on standard input.
 ///
 /// # Errors
@@ -43,9 +52,7 @@ impl RawMode {
     /// # Errors
     /// If standard input is no terminal.
     pub fn enter() -> Outcome<Self> {
-        let original = tcgetattr(stdio::stdin()).map_err(|_| {
-            Failure::new("standard input is not a terminal: --tty needs one (leave it out, or use script(1))")
-        })?;
+        let original = tcgetattr(stdio::stdin()).map_err(|_| Failure::new(NONE))?;
         let mut raw = original.clone();
         raw.make_raw();
         restore_before_panics();
