@@ -89,19 +89,19 @@ impl Daemon {
         self.process = Some(process);
     }
 
-    /// Runs `wharfd` on the same folders to its end, which has to come by itself.
+    /// Runs another `wharfd` on the same folders, at an address, to its end, which has to come by itself.
     #[must_use]
-    pub fn run_another(&self) -> Output {
-        crate::command::run(self.command(), b"", wait::PATIENCE)
+    pub fn run_another(&self, address: &Path) -> Output {
+        crate::command::run(self.command(address), b"", wait::PATIENCE)
     }
 
-    fn command(&self) -> std::process::Command {
+    fn command(&self, address: &Path) -> std::process::Command {
         let mut program = Program::new(paths::binary("wharfd"));
         for (key, value) in &self.settings.env {
             program = program.env(key, value);
         }
         let mut command = program.command(["--root"]);
-        command.arg(self.root()).arg("--state").arg(self.state()).arg("--address").arg(self.address());
+        command.arg(self.root()).arg("--state").arg(self.state()).arg("--address").arg(address);
         if let Some(config) = &self.settings.config {
             command.arg("--config").arg(self.dir.file("config.toml", config));
         }
@@ -114,7 +114,7 @@ impl Daemon {
 
     fn spawn(&self) -> Guarded {
         let log = fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = self.command();
+        let mut command = self.command(&self.address());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Guarded::new(command.spawn().unwrap())
     }

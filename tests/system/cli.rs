@@ -104,7 +104,7 @@ fn namespaces_do_not_see_each_other() {
     assert!(names.row(daemon.namespace()).is_some(), "{names}");
     daemon.ok(["namespaces", "create", &other, "a=b"]);
     assert_eq!(daemon.ok("namespaces ls").row(&other).unwrap()[1], "a=b");
-    daemon.wharf(["namespaces", "rm", daemon.namespace()]).refused(&["not empty", "images"]);
+    daemon.wharf(["namespaces", "rm", daemon.namespace()]).refused(&["must be empty", "images"]);
     daemon.ok(["namespaces", "rm", &other]);
 }
 

@@ -122,11 +122,11 @@ fn filters_choose() {
     let daemon = with_busybox();
     daemon.ok(["run", "--rm", BUSYBOX, "a", "true"]);
     let chosen = |filter: &str| parse(&daemon.ok(["events", "--since", "0", "--seq", filter]).stdout);
-    assert!(chosen("topic~=^/tasks/").iter().all(|event| event.topic.starts_with("/tasks/")));
-    assert_eq!(topics(&chosen("topic==/tasks/exit")), ["/tasks/exit"]);
-    assert_eq!(topics(&chosen("event.container_id==a,topic==/tasks/start")), ["/tasks/start"]);
+    assert!(chosen(r#"topic~="^/tasks/""#).iter().all(|event| event.topic.starts_with("/tasks/")));
+    assert_eq!(topics(&chosen(r#"topic=="/tasks/exit""#)), ["/tasks/exit"]);
+    assert_eq!(topics(&chosen(r#"event.container_id==a,topic=="/tasks/start""#)), ["/tasks/start"]);
     assert!(chosen("namespace==none").is_empty());
-    daemon.wharf(["events", "--since", "0", "topic~=("]).refused(&["invalid argument"]);
+    daemon.wharf(["events", "--since", "0", "topic~=\"(\""]).refused(&["invalid argument"]);
     daemon.wharf("events --since yesterday").refused(&["yesterday"]);
 }
 
@@ -135,7 +135,7 @@ fn times_choose_too() {
     let daemon = with_busybox();
     sleeper(&daemon, "a");
     assert!(daemon.ok("events --since 10m").stdout.contains("/tasks/start"));
-    assert_eq!(daemon.ok("events --since 2999-01-01T00:00:00Z").stdout, "");
+    assert_eq!(daemon.ok("events --since 2100-01-01T00:00:00Z").stdout, "");
     assert_eq!(daemon.ok("events --since 0 --until 2000-01-01T00:00:00Z").stdout, "");
 }
 

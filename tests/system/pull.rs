@@ -70,8 +70,8 @@ fn tls_and_a_password() {
 
     daemon
         .wharf(["images", "pull", "--user", "tester:wrong", "--tlscacert", certificate, &reference])
-        .refused(&["401"]);
-    daemon.wharf(["images", "pull", "--tlscacert", certificate, &reference]).refused(&["401"]);
+        .refused(&["unauthenticated"]);
+    daemon.wharf(["images", "pull", "--tlscacert", certificate, &reference]).refused(&["unauthenticated"]);
     // The same by the daemon's files.
     let hosts = registry.hosts_folder();
     daemon.ok(["images", "rm", "--sync", &reference]);

@@ -155,7 +155,7 @@ fn a_registry_that_says_404() {
 #[test]
 fn a_registry_that_says_401() {
     let challenge = ("WWW-Authenticate".to_owned(), "Basic realm=\"test\"".to_owned());
-    refused_pull(move |_| Behaviour::Status(401, vec![challenge.clone()], "{}".into()), &["401"]);
+    refused_pull(move |_| Behaviour::Status(401, vec![challenge.clone()], "{}".into()), &["unauthenticated"]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_manifest_larger_than_any() {
     let endless = vec![b' '; 9 << 20];
     refused_pull(
         move |request| if request.is_manifest() { Behaviour::Body(endless.clone()) } else { Behaviour::Proper },
-        &["large"],
+        &["limit"],
     );
 }
 
@@ -345,7 +345,8 @@ fn a_full_disk() {
 #[test]
 fn a_configuration_that_is_wrong() {
     let daemon = Daemon::start();
-    for (text, word) in [("nonsense = [", "config.toml"), ("no_such_key = 1\n", "no_such_key"), ("root = 7\n", "root")]
+    for (text, word) in
+        [("nonsense = [", "config.toml"), ("no_such_key = 1\n", "no_such_key"), ("root = 7\n", "line 1")]
     {
         let config = daemon.dir().file("config.toml", text);
         let program = wharf_tests::command::Program::new(wharf_tests::paths::binary("wharfd"));

@@ -166,8 +166,12 @@ fn killed_at_any_moment_it_comes_back_clean() {
 #[test]
 fn one_root_has_one_daemon() {
     let daemon = with_busybox();
-    let second = daemon.run_another();
+    let address = daemon.address();
+    let second = daemon.run_another(&address);
     assert_ne!(second.code, 0);
-    assert!(second.stderr.contains(&daemon.pid().to_string()), "it names the holder: {second}");
+    assert!(second.stderr.contains(address.to_str().unwrap()), "it names the socket: {second}");
+    let second = daemon.run_another(&daemon.dir().join("other.sock"));
+    assert_ne!(second.code, 0);
+    assert!(second.stderr.contains(&daemon.pid().to_string()), "it names the holder of the root: {second}");
     daemon.ok("images ls -q").prints(BUSYBOX);
 }

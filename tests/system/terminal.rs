@@ -88,6 +88,7 @@ fn an_exec_has_a_terminal_of_its_own() {
     let daemon = with_busybox();
     crate::fixture::sleeper(&daemon, "web");
     let mut terminal = daemon.terminal("tasks exec -t --exec-id x web sh");
+    terminal.expect("/ #");
     terminal.send("stty size; tty\n");
     terminal.expect("24 80");
     terminal.expect("/dev/pts/");

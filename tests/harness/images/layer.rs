@@ -114,9 +114,12 @@ impl Layer {
     }
 
     /// Adds another name of a file that an earlier entry has made.
+    ///
+    /// The attributes have to be those of that file, as every tool writes them: who applies them again (containerd
+    /// does) and who does not (tar does not) come to the same.
     #[must_use]
-    pub fn hard_link(self, path: &str, target: &str) -> Self {
-        self.entry(EntryType::Link, path, target, &mode(0o644), b"")
+    pub fn hard_link(self, path: &str, attributes: &Attributes, target: &str) -> Self {
+        self.entry(EntryType::Link, path, target, attributes, b"")
     }
 
     /// Adds a FIFO.

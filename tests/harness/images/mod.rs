@@ -167,9 +167,10 @@ pub fn every_entry(packing: Packing) -> Layout {
             .folder("swapped", mode(0o755))
             .file("swapped/file", mode(0o644), "this folder becomes a file")
             .folder("long", mode(0o755));
+        let data = mode(0o640).owner(1000, 10).mtime(1_234_567_890);
         let middle = Layer::new()
-            .file("data", mode(0o640).owner(1000, 10).mtime(1_234_567_890).xattr("user.note", b"kept"), "data")
-            .hard_link("data-too", "data")
+            .file("data", data.clone().xattr("user.note", b"kept"), "data")
+            .hard_link("data-too", &data, "data")
             .file(&long, mode(0o600), "a long name")
             .folder("sticky", mode(0o1777).owner(1000, 1000))
             .fifo("fifo", mode(0o620))
