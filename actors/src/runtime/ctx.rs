@@ -10,13 +10,15 @@ use actix::dev::{
 };
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, ActorFuture, ActorState, Addr, AsyncContext, Handler, Message, SpawnHandle};
-use std::{future::Future, time::Duration};
+use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 use wharf_messages::Answer;
 
 /// How many messages an actor handles before it lets the others on its thread have a turn.
 const TURN_MESSAGES: u32 = 64;
+
+type Exclusive<A> = Pin<Box<dyn ActorFuture<A, Output = ()>>>;
 
 /// The context of an actor.
 ///
@@ -29,6 +31,8 @@ pub struct Ctx<A: Actor<Context = Self>> {
     cancel: Option<CancellationToken>,
     epoch: u64,
     pub(crate) exclusive: u32,
+    /// Exclusive futures behind the one that runs.
+    in_line: VecDeque<Exclusive<A>>,
     pub(crate) jobs: u32,
     pub(crate) turn: u32,
     pub(crate) failure: Option<String>,
@@ -51,6 +55,7 @@ impl<A: Actor<Context = Self>> Ctx<A> {
             cancel: None,
             epoch: 1,
             exclusive: 0,
+            in_line: VecDeque::new(),
             jobs: 0,
             turn: 0,
             failure: None,
@@ -79,6 +84,7 @@ impl<A: Actor<Context = Self>> Ctx<A> {
 
     /// Runs a short future to its end before the next message is taken, then `then` with its output.
     ///
+    /// Several run one after the other, in the order of the calls: what is committed first is first in the log.
     /// For a commit or a read of the actor's own rows; the future runs on the arbiter, so it must only wait.
     pub fn exclusive<F>(&mut self, future: F, then: impl FnOnce(&mut A, F::Output, &mut Self) + 'static)
     where
@@ -88,10 +94,19 @@ impl<A: Actor<Context = Self>> Ctx<A> {
         self.exclusive += 1;
         let span = Span::current();
         let future = wrap_future::<_, A>(future.instrument(span.clone()));
-        self.parts.wait(future.map(move |output, actor: &mut A, ctx: &mut Self| {
+        let future = future.map(move |output, actor: &mut A, ctx: &mut Self| {
             ctx.exclusive -= 1;
+            // actix runs the newest of several first, so it is only ever given one.
+            if let Some(next) = ctx.in_line.pop_front() {
+                ctx.parts.wait(next);
+            }
             span.in_scope(|| then(actor, output, ctx));
-        }));
+        });
+        if self.exclusive == 1 {
+            self.parts.wait(future);
+        } else {
+            self.in_line.push_back(Box::pin(future));
+        }
     }
 
     /// Runs a future beside the messages, then `then` with its output.
@@ -188,6 +203,7 @@ impl<A: Actor<Context = Self>> Ctx<A> {
         self.cancel_jobs();
         self.epoch += 1;
         self.exclusive = 0;
+        self.in_line = VecDeque::new();
         self.jobs = 0;
         self.turn = 0;
         self.failure = None;
