@@ -10,7 +10,7 @@ use crate::{
     Wharf,
     drivers::shim::{ShimEvent, ShimEvents, TaskId},
     root::Fixed,
-    runtime::{Actor, ChildSpec, Ctx, Handler, Plural, Router, Scoped, Supervised, Tell, child},
+    runtime::{Actor, ChildSpec, Ctx, Handler, Plural, Router, Scoped, Supervised, Tell, blocking, child},
     task::{OomReported, ReadFigures, TaskActor, TaskDeps},
 };
 use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
@@ -64,17 +64,20 @@ impl Actor for Tasks {
         // A bundle without a row is nobody's: its row went, or its intent was never committed (TASK-1).
         let deps = Arc::clone(&self.deps);
         let sweep = async move {
-            for task in deps.shims.bundles()?.into_iter().filter(|task| !known.contains(task)) {
+            let shims = Arc::clone(&deps.shims);
+            let bundles = match blocking("look for bundles", move || shims.bundles()).await {
+                Ok(bundles) => bundles,
+                Err(refusal) => return tracing::warn!(%refusal, "bundles without a task could not be looked for"),
+            };
+            for task in bundles.into_iter().filter(|task| !known.contains(task)) {
                 tracing::warn!(%task, "cleaning up after a task that has no row");
-                deps.shims.clean_up(&task, None).await?;
+                // One that resists takes space until the next start, and keeps none of the others.
+                if let Err(refusal) = deps.shims.clean_up(&task, None).await {
+                    tracing::warn!(%task, %refusal, "a bundle without a task could not be cleaned up after");
+                }
             }
-            Ok(())
         };
-        ctx.exclusive(sweep, |_, swept: Answer<()>, _| {
-            if let Err(refusal) = swept {
-                tracing::warn!(%refusal, "bundles without a task could not be cleaned up after");
-            }
-        });
+        ctx.exclusive(sweep, |_, (), _| ());
     }
 }
 

@@ -2,6 +2,8 @@
 
 pub mod attributes;
 pub mod differ;
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod files;
 pub mod mount;
 pub mod registry;

@@ -1,178 +1,25 @@
-//! What clients want of a task: each command asks the machine, then does its part with the shim.
+//! What clients want of a task that is there: each command asks the machine, then does its part with the shim.
 
 use super::{
     TaskActor,
-    machine::{Phase, ProcessId, Step, Verb},
+    machine::{ProcessId, Step, Verb},
 };
 use crate::{
-    drivers::shim::{CreateProcess, Launch, Shim, ShimAddress},
-    runtime::{Ask, Ctx, Handler, ReplyTo, blocking},
+    drivers::shim::Shim,
+    runtime::{Ask, Ctx, Handler, ReplyTo},
 };
 use std::{future::Future, sync::Arc};
 use wharf_messages::{
-    Answer, Mount, Refusal,
+    Answer, Refusal,
     event::Event,
     task::{
-        CheckpointTask, CloseIo, CreateTask, ExecTask, KillTask, ListPids, PauseTask, Process, ResizePty, ResumeTask,
-        Rootfs, StartTask, TaskStatus, UpdateTask, WaitTask,
+        CheckpointTask, CloseIo, ExecTask, KillTask, ListPids, PauseTask, Process, ResizePty, ResumeTask, StartTask,
+        TaskStatus, UpdateTask, WaitTask,
     },
 };
-use wharf_store::{Change, TaskPhase, TaskRow, refuse};
-
-/// What creating a task came to.
-struct Made {
-    address: ShimAddress,
-    shim: Arc<dyn Shim>,
-    rootfs: Vec<Mount>,
-    pid: u32,
-}
-
-impl Handler<Ask<CreateTask>> for TaskActor {
-    type Result = ();
-
-    fn handle(&mut self, ask: Ask<CreateTask>, ctx: &mut Ctx<Self>) {
-        let Ask { call, reply, .. } = ask;
-        if let Err(refusal) = self.machine.permit(&Verb::Create) {
-            return reply.send(Err(refusal));
-        }
-        if call.checkpoint.is_some() {
-            // A checkpoint in the content store would have to be unpacked first; the shim restores from a folder only.
-            let path = call.checkpoint.as_ref().map(|d| d.digest.to_string()).unwrap_or_default();
-            return reply
-                .send(Err(Refusal::not_implemented(format!("restore task {} from {path}", self.id.container))));
-        }
-        let container = self
-            .deps
-            .store
-            .read()
-            .and_then(|reader| reader.container(&self.id.namespace, &self.id.container))
-            .and_then(|container| {
-                container.ok_or_else(|| refuse::no_container(&self.id.namespace, &self.id.container))
-            });
-        let container = match container {
-            Ok(container) => container,
-            Err(refusal) => {
-                ctx.idle();
-                return reply.send(Err(refusal));
-            }
-        };
-        let Some(spec) = container.spec else {
-            ctx.idle();
-            return reply
-                .send(Err(Refusal::failed_precondition(format!("container {} has no spec", self.id.container))));
-        };
-        let mut runtime = container.runtime;
-        if call.options.is_some() {
-            runtime.options = call.options;
-        }
-        let row = TaskRow {
-            namespace: self.id.namespace.clone(),
-            container_id: self.id.container.clone(),
-            phase: TaskPhase::Creating,
-            bundle: self.deps.shims.bundle_path(&self.id),
-            runtime: runtime.clone(),
-            shim: None,
-            boot_id: self.deps.boot_id.clone(),
-            rootfs: Vec::new(),
-            init: super::new_row(None, call.stdio.clone()),
-            execs: Vec::new(),
-            created_at: self.deps.clock.now(),
-        };
-        self.machine.phase = Phase::Creating;
-        self.machine.put(None, Step::Adding);
-        self.row = Some(row.clone());
-        let launch = Launch { task: self.id.clone(), runtime, runtime_path: call.runtime_path, spec_json: spec.value };
-        let snapshot = container.snapshotter.zip(container.snapshot_key);
-        let (rootfs, stdio) = (call.rootfs, call.stdio);
-        // TASK-1: the intent first.
-        self.commit_changes(vec![Change::CreateTask(row)], Vec::new(), false, ctx, move |task, committed, ctx| {
-            if let Err(refusal) = committed {
-                task.forget(ctx);
-                return reply.send(Err(refusal));
-            }
-            let deps = Arc::clone(&task.deps);
-            let id = task.id.clone();
-            let work = async move {
-                let rootfs = match (rootfs, snapshot) {
-                    (Rootfs::Mounts(mounts), _) => mounts,
-                    (Rootfs::Snapshot, Some((snapshotter, key))) => {
-                        let deps = Arc::clone(&deps);
-                        let namespace = id.namespace.clone();
-                        blocking("find the root file system", move || {
-                            deps.snapshotters.mounts(&deps.store.read()?, &namespace, &snapshotter, &key)
-                        })
-                        .await?
-                    }
-                    (Rootfs::Snapshot, None) => {
-                        return Err(Refusal::failed_precondition(format!("container {} has no snapshot", id.container)));
-                    }
-                };
-                let options = launch.runtime.options.clone();
-                let (address, shim) = deps.shims.launch(launch).await?;
-                let create = CreateProcess {
-                    bundle: deps.shims.bundle_path(&id),
-                    rootfs: rootfs.clone(),
-                    stdio,
-                    checkpoint: String::new(),
-                    options,
-                };
-                match shim.create(create).await {
-                    Ok(pid) => Ok(Made { address, shim, rootfs, pid }),
-                    Err(refusal) => {
-                        // Shim and bundle go before the row does (TASK-1); its refusal is what the caller needs to hear.
-                        if let Err(error) = shim.shutdown().await {
-                            tracing::debug!(task = %id, %error, "the shim of a task that was not made did not shut down");
-                        }
-                        deps.shims.clean_up(&id, Some(&address)).await?;
-                        Err(refusal)
-                    }
-                }
-            };
-            ctx.job("create task", |_| work, move |task, made, ctx| task.created(made, reply, ctx));
-        });
-    }
-}
+use wharf_store::refuse;
 
 impl TaskActor {
-    fn created(&mut self, made: Answer<Made>, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
-        match made {
-            Ok(made) => {
-                self.machine.phase = Phase::Live;
-                self.step(&None, Step::Created);
-                let Some(row) = &mut self.row else { return };
-                row.phase = TaskPhase::Live;
-                row.init.pid = made.pid;
-                row.rootfs = made.rootfs;
-                row.shim = Some((&made.address).into());
-                let event = Event::TaskCreated {
-                    container_id: self.id.container.clone(),
-                    bundle: row.bundle.clone(),
-                    rootfs: row.rootfs.clone(),
-                    stdio: row.init.stdio.clone(),
-                    checkpoint: String::new(),
-                    pid: made.pid,
-                };
-                self.shim = Some(made.shim);
-                self.commit(vec![event], false, ctx, move |task, committed, ctx| {
-                    task.watch(None, ctx);
-                    reply.send(committed.and_then(|()| task.tell_process(&None)));
-                });
-            }
-            Err(refusal) => {
-                let id = self.id.container.clone();
-                let changes = vec![Change::DeleteTask(id)];
-                self.commit_changes(changes, Vec::new(), false, ctx, move |task, committed, ctx| {
-                    if let Err(error) = committed {
-                        // The row stays as an intent; the next start of this actor resolves it.
-                        return ctx.fail(format!("remove the row of a task that was not made: {error}"));
-                    }
-                    task.forget(ctx);
-                    reply.send(Err(refusal));
-                });
-            }
-        }
-    }
-
     /// Has a word with the shim beside other messages, and answers with what it says.
     fn word<T, F>(
         &mut self,
@@ -214,12 +61,17 @@ impl Handler<Ask<StartTask>> for TaskActor {
         };
         self.machine.put(process.clone(), Step::Starting);
         let named = process.clone();
-        let work = async move { shim.start(named.as_ref()).await };
+        let work = self.at_work.track_future(async move { shim.start(named.as_ref()).await });
         ctx.job(
             "start process",
             |_| work,
             move |task, started, ctx| {
                 task.listen_for_loss(&started, ctx);
+                if task.machine.step(&process) != Ok(Step::Starting) {
+                    // Its end was told meanwhile: its shim is gone, or its task ended.
+                    let gone = || Refusal::unavailable(format!("task {} ended meanwhile", task.id.container));
+                    return reply.send(Err(started.err().unwrap_or_else(gone)));
+                }
                 match started {
                     Ok(pid) => task.started_process(process, pid, reply, ctx),
                     Err(refusal) => {
@@ -271,16 +123,20 @@ impl Handler<Ask<ExecTask>> for TaskActor {
         self.machine.put(process.clone(), Step::Adding);
         let (exec_id, stdio) = (call.exec_id.clone(), call.stdio.clone());
         let work = async move { shim.exec(&call.exec_id, &call.stdio, &call.spec).await };
+        let work = self.at_work.track_future(work);
         ctx.job(
             "add process",
             |_| work,
             move |task, added, ctx| {
                 task.listen_for_loss(&added, ctx);
+                let there = task.machine.step(&process) == Ok(Step::Adding);
                 if let Err(refusal) = added {
-                    task.machine.processes.remove(&process);
+                    if there {
+                        task.machine.processes.remove(&process);
+                    }
                     return reply.send(Err(refusal));
                 }
-                let Some(row) = &mut task.row else {
+                let Some(row) = task.row.as_mut().filter(|_| there) else {
                     return reply.send(Err(refuse::no_task(&task.id.container)));
                 };
                 row.execs.push(super::new_row(Some(exec_id.clone()), stdio));
@@ -391,6 +247,7 @@ impl TaskActor {
             Err(refusal) => return reply.send(Err(refusal)),
         };
         let work = async move { if pause { shim.pause().await } else { shim.resume().await } };
+        let work = self.at_work.track_future(work);
         ctx.job(
             "freeze or thaw",
             |_| work,
@@ -398,6 +255,10 @@ impl TaskActor {
                 task.listen_for_loss(&end, ctx);
                 if let Err(refusal) = end {
                     return reply.send(Err(refusal));
+                }
+                if !matches!(task.machine.step(&None), Ok(Step::Running | Step::Paused)) {
+                    // It ended meanwhile, and that was told.
+                    return reply.send(Ok(()));
                 }
                 task.machine.set_paused(pause);
                 let (from, to) = if pause {

@@ -10,11 +10,14 @@ use crate::{
 };
 use std::sync::Arc;
 use wharf_messages::{
-    Refusal,
+    Answer, Refusal, RefusalKind, Timestamp,
     event::Event,
     task::{DeleteTask, DeletedProcess, EXIT_UNKNOWN, Exit},
 };
 use wharf_store::{Change, TaskPhase};
+
+/// What a shim says of a process that it deleted: pid, code, end.
+type Said = (u32, u32, Timestamp);
 
 impl Handler<Ask<DeleteTask>> for TaskActor {
     type Result = ();
@@ -50,12 +53,12 @@ impl TaskActor {
     ) {
         self.machine.put(process.clone(), Step::Deleting(exit));
         let (shim, named) = (self.shim.clone(), process.clone());
-        let work = async move {
+        let work = self.at_work.track_future(async move {
             match shim {
                 Some(shim) => shim.delete(named.as_ref()).await.map(Some),
                 None => Ok(None),
             }
-        };
+        });
         ctx.job(
             "delete process",
             |_| work,
@@ -76,13 +79,19 @@ impl TaskActor {
                     row.execs.retain(|row| row.exec_id != process);
                 }
                 task.early.remove(&process);
+                let waiters = task.waiters.remove(&process).unwrap_or_default();
                 let event = Event::TaskDeleted {
                     container_id: task.id.container.clone(),
                     exec_id: process,
                     pid: deleted.pid,
                     exit: deleted.exit,
                 };
-                task.commit(vec![event], false, ctx, move |_, committed, _| reply.send(committed.map(|()| deleted)));
+                task.commit(vec![event], false, ctx, move |_, committed, _| {
+                    for waiter in waiters {
+                        waiter.send(Ok(deleted.exit));
+                    }
+                    reply.send(committed.map(|()| deleted));
+                });
             },
         );
     }
@@ -93,81 +102,99 @@ impl TaskActor {
         let address = self.row.as_ref().and_then(|row| row.shim.as_ref()).map(ShimAddress::from);
         let exit = self.machine.step(&None).ok().and_then(Step::exit);
         let work = async move {
-            let said = match &shim {
+            let (said, alive) = match &shim {
+                None => (None, false),
                 Some(shim) => match shim.delete(None).await {
-                    Ok(said) => Some(said),
-                    Err(refusal) if gone(&refusal) => None,
+                    Ok(said) => (Some(said), true),
+                    // An earlier attempt came that far.
+                    Err(refusal) if refusal.is(RefusalKind::NotFound) => (None, true),
+                    Err(refusal) if refusal.is(RefusalKind::Unavailable) => (None, false),
                     Err(refusal) => return Err(refusal),
                 },
-                None => None,
             };
-            match (&shim, said) {
-                (Some(shim), Some(_)) => {
+            match &shim {
+                Some(shim) if alive => {
                     shim.shutdown().await?;
                     deps.shims.remove_bundle(&id).await?;
+                    Ok(said)
                 }
                 _ => {
-                    deps.shims.clean_up(&id, address.as_ref()).await?;
+                    let exit = deps.shims.clean_up(&id, address.as_ref()).await?;
+                    Ok(Some((0, exit.code, exit.exited_at)))
                 }
             }
-            Ok(said)
         };
-        ctx.job(
-            "delete task",
-            |_| work,
-            move |task, deleted, ctx| {
-                let said = match deleted {
-                    Ok(said) => said,
-                    Err(refusal) => {
-                        task.machine.phase = Phase::Live;
-                        if let Some(row) = &mut task.row {
-                            row.phase = TaskPhase::Live;
-                        }
-                        task.step(&None, exit.map_or(Step::Created, Step::Stopped));
-                        if let Some(reply) = reply {
-                            reply.send(Err(refusal));
-                        }
-                        return;
-                    }
-                };
-                let mut events = Vec::new();
-                // One that was never started ends by being deleted; its waiters and the log hear of its end first (TASK-2).
-                let known = exit.or_else(|| task.machine.step(&None).ok().and_then(Step::exit)).or(task.held);
-                let deleted = task.deleted_process(&None, known, said);
-                if known.is_none() {
-                    events.push(task.exit_event(&None, deleted.exit));
-                }
-                events.push(Event::TaskDeleted {
-                    container_id: task.id.container.clone(),
-                    exec_id: None,
-                    pid: deleted.pid,
-                    exit: deleted.exit,
-                });
+        let end = move |task: &mut Self, deleted: Answer<Option<Said>>, ctx: &mut Ctx<Self>| match deleted {
+            Ok(said) => task.deleted(exit, said, reply, late, ctx),
+            Err(refusal) => task.not_deleted(exit, refusal, reply),
+        };
+        if self.shim.is_some() {
+            let work = self.at_work.track_future(work);
+            ctx.job("delete task", |_| work, end);
+        } else {
+            self.before_messages(ctx, work, end);
+        }
+    }
+
+    /// The effects are done: the row goes, and then it is told.
+    fn deleted(
+        &mut self,
+        told: Option<Exit>,
+        said: Option<Said>,
+        reply: Option<ReplyTo<DeletedProcess>>,
+        late: bool,
+        ctx: &mut Ctx<Self>,
+    ) {
+        let mut events = Vec::new();
+        let known = told.or(self.held);
+        let deleted = self.deleted_process(&None, known, said);
+        // One that was never started ends by being deleted; the log hears of its end first (TASK-2).
+        if told.is_none() {
+            events.push(self.exit_event(&None, deleted.exit));
+        }
+        events.push(Event::TaskDeleted {
+            container_id: self.id.container.clone(),
+            exec_id: None,
+            pid: deleted.pid,
+            exit: deleted.exit,
+        });
+        let changes = vec![Change::DeleteTask(self.id.container.clone())];
+        self.commit_changes(changes, events, late, ctx, move |task, committed, ctx| match committed {
+            Ok(()) => {
                 for waiter in task.waiters.remove(&None).unwrap_or_default() {
                     waiter.send(Ok(deleted.exit));
                 }
-                let changes = vec![Change::DeleteTask(task.id.container.clone())];
-                task.commit_changes(changes, events, late, ctx, move |task, committed, ctx| match committed {
-                    Ok(()) => {
-                        task.forget(ctx);
-                        if let Some(reply) = reply {
-                            reply.send(Ok(deleted));
-                        }
-                    }
-                    // Shim and bundle are gone, the row is not: the next start finds that out and finishes.
-                    Err(refusal) => ctx.fail(format!("remove the row of a deleted task: {refusal}")),
-                });
-            },
-        );
+                task.forget(ctx);
+                if let Some(reply) = reply {
+                    reply.send(Ok(deleted));
+                }
+            }
+            // Shim and bundle are gone, the row is not: it can be deleted again.
+            Err(refusal) => {
+                task.shim = None;
+                if let Some(row) = &mut task.row {
+                    row.shim = None;
+                }
+                task.not_deleted(told, refusal, reply);
+            }
+        });
+    }
+
+    /// It is there still, as it was.
+    fn not_deleted(&mut self, exit: Option<Exit>, refusal: Refusal, reply: Option<ReplyTo<DeletedProcess>>) {
+        tracing::warn!(task = %self.id, %refusal, "the task could not be deleted");
+        self.machine.phase = Phase::Live;
+        if let Some(row) = &mut self.row {
+            row.phase = TaskPhase::Live;
+        }
+        self.step(&None, exit.map_or(Step::Created, Step::Stopped));
+        if let Some(reply) = reply {
+            reply.send(Err(refusal));
+        }
     }
 
     /// What a deletion answers: what the row knows, else what the shim said, else that nobody knows.
-    fn deleted_process(
-        &mut self,
-        process: &ProcessId,
-        exit: Option<Exit>,
-        said: Option<(u32, u32, wharf_messages::Timestamp)>,
-    ) -> DeletedProcess {
+    fn deleted_process(&mut self, process: &ProcessId, exit: Option<Exit>, said: Option<Said>) -> DeletedProcess {
         let now = self.deps.clock.now();
         let known = self.process_row(process).map_or(0, |row| row.pid);
         let unknown = Exit { code: EXIT_UNKNOWN, exited_at: now, oom: false };
@@ -185,6 +212,5 @@ impl TaskActor {
 
 /// Whether a shim's refusal means that there is nothing left to delete.
 fn gone(refusal: &Refusal) -> bool {
-    use wharf_messages::RefusalKind::{NotFound, Unavailable};
-    matches!(refusal.kind, NotFound | Unavailable)
+    matches!(refusal.kind, RefusalKind::NotFound | RefusalKind::Unavailable)
 }

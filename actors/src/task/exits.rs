@@ -17,8 +17,8 @@ use wharf_messages::{
 
 /// How long the first process's end waits for those of the added ones, which die with it (TASK-2).
 const HOLD_LIMIT: Duration = Duration::from_secs(2);
-/// How long to rest before an end that could not be committed is tried again.
-const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+/// How long to rest before what could not be committed is tried again.
+pub(super) const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// The kernel's OOM killer struck in a task, as its shim says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +40,18 @@ impl TaskActor {
             });
             Ok(recorded.await?.map_or(Exit { code, exited_at, oom: false }, Exit::from))
         };
+        let life = self.life;
         ctx.job(
             "watch process",
-            |_| work,
+            // It has nothing to put in order: told to go, it goes.
+            |token| async move {
+                let watched = token.cancel.run_until_cancelled(work).await;
+                watched.unwrap_or_else(|| Err(Refusal::canceled("watch process")))
+            },
             move |task, end, ctx| {
+                if task.life != life {
+                    return;
+                }
                 task.watched.remove(&process);
                 match end {
                     Ok(exit) => task.ended(process, exit, false, ctx),
@@ -64,14 +72,21 @@ impl TaskActor {
             }
             Ok(Step::Deleting(None)) => {
                 // Made, never started, and killed by its deletion, which tells of it.
-                self.held = Some(exit);
+                if process.is_none() {
+                    self.held = Some(exit);
+                }
                 return;
             }
             Ok(_) => {}
         }
         if process.is_none() && !self.machine.running_execs().is_empty() {
             if self.held.replace(exit).is_none() {
-                ctx.later(HOLD_LIMIT, move |task, ctx| task.release(late, ctx));
+                let life = self.life;
+                ctx.later(HOLD_LIMIT, move |task, ctx| {
+                    if task.life == life {
+                        task.release(late, ctx);
+                    }
+                });
             }
             return;
         }
@@ -84,7 +99,8 @@ impl TaskActor {
         match self.machine.running_execs().into_iter().next() {
             Some(exec) => {
                 let lost = Exit { code: EXIT_UNKNOWN, exited_at: exit.exited_at, oom: false };
-                self.commit_end(Some(exec), lost, late, ctx);
+                let known = self.early.remove(&Some(exec.clone()));
+                self.commit_end(Some(exec), known.unwrap_or(lost), late, ctx);
                 ctx.later(Duration::ZERO, move |task, ctx| task.release(late, ctx));
             }
             None => {
@@ -101,14 +117,21 @@ impl TaskActor {
         let before = self.machine.step(&process).unwrap_or(Step::Running);
         self.step(&process, Step::Stopped(exit));
         let event = self.exit_event(&process, exit);
-        self.commit(vec![event], late, ctx, move |task, committed, ctx| {
+        let life = self.life;
+        self.commit_changes(self.put_row(), vec![event], late, ctx, move |task, committed, ctx| {
             if let Err(refusal) = committed {
                 // Nothing was told yet; the end is kept and told when the store takes it.
                 tracing::warn!(task = %task.id, %refusal, "the end of a process could not be committed, trying again");
                 task.step(&process, before);
-                ctx.later(COMMIT_AGAIN, move |task, ctx| task.commit_end(process, exit, late, ctx));
+                task.early.insert(process.clone(), exit);
+                ctx.later(COMMIT_AGAIN, move |task, ctx| {
+                    if task.life == life {
+                        task.ended(process, exit, late, ctx);
+                    }
+                });
                 return;
             }
+            task.early.remove(&process);
             for waiter in task.waiters.remove(&process).unwrap_or_default() {
                 waiter.send(Ok(exit));
             }

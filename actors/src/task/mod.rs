@@ -12,11 +12,13 @@
 //! - **TASK-1** A shim is launched only after the row that says so is committed, and the row goes only after the shim did.
 //! - **TASK-2** created < started < exited < deleted, and an added process's end comes before the first one's.
 //! - **TASK-3** An end is told once, after its commit; waiters hear it after that.
+//! - **TASK-4** An incarnation touches the shim only after what its predecessor had begun with it is over.
 //!
 //! # Spec
 //! API reference, section 3 "Tasks" and "Shim bootstrap"; containerd 1.6 `runtime/v2/README.md`.
 
 mod commands;
+mod create;
 mod delete;
 mod exits;
 pub mod machine;
@@ -33,6 +35,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
+use tokio_util::task::TaskTracker;
 use wharf_messages::{
     Answer, ContainerId, Namespace, Refusal,
     event::Event,
@@ -66,7 +69,7 @@ pub struct TaskActor {
     shim: Option<Arc<dyn Shim>>,
     /// Who waits for which end.
     waiters: HashMap<ProcessId, Vec<ReplyTo<Exit>>>,
-    /// Ends that came before their start was known (TASK-2).
+    /// Ends that are known and not told yet: their start was not known (TASK-2), or the store did not take them.
     early: HashMap<ProcessId, Exit>,
     /// The first process's end, held back for those of the added ones (TASK-2).
     held: Option<Exit>,
@@ -74,6 +77,12 @@ pub struct TaskActor {
     watched: HashSet<ProcessId>,
     /// Set while the shim is being looked for after its connection broke.
     recovering: bool,
+    /// Facts whose commit failed: the next commit tells them first (TASK-2).
+    untold: Vec<Event>,
+    /// What is being done with the shim, by any incarnation (TASK-4).
+    at_work: TaskTracker,
+    /// Counts the tasks of this container, so that what was begun for one does not meet the next.
+    life: u64,
 }
 
 impl TaskActor {
@@ -91,11 +100,14 @@ impl TaskActor {
             held: None,
             watched: HashSet::new(),
             recovering: false,
+            untold: Vec::new(),
+            at_work: closed_tracker(),
+            life: 0,
         }
     }
 
-    /// Commits the row as the machine now has it, with the events that say so, then does `then`. No message is read
-    /// before that.
+    /// Commits the row as the machine now has it, with the facts that made it so, then does `then`. No message is read
+    /// before that. If it fails, the facts are told with the next commit.
     fn commit(
         &mut self,
         events: Vec<Event>,
@@ -103,8 +115,27 @@ impl TaskActor {
         ctx: &mut Ctx<Self>,
         then: impl FnOnce(&mut Self, Answer<()>, &mut Ctx<Self>) + 'static,
     ) {
-        let changes = self.row.clone().map(Change::PutTask).into_iter().collect();
-        self.commit_changes(changes, events, late, ctx, then);
+        let kept = events.clone();
+        self.commit_changes(self.put_row(), events, late, ctx, |task, committed, ctx| {
+            if committed.is_err() {
+                task.untold.extend(kept);
+                task.tell_later(ctx);
+            }
+            then(task, committed, ctx);
+        });
+    }
+
+    /// Tells what could not be told, after a rest.
+    fn tell_later(&mut self, ctx: &mut Ctx<Self>) {
+        ctx.later(exits::COMMIT_AGAIN, |task, ctx| {
+            if !task.untold.is_empty() {
+                task.commit(Vec::new(), false, ctx, |_, _, _| ());
+            }
+        });
+    }
+
+    fn put_row(&self) -> Vec<Change> {
+        self.row.clone().map(Change::PutTask).into_iter().collect()
     }
 
     fn commit_changes(
@@ -115,9 +146,32 @@ impl TaskActor {
         ctx: &mut Ctx<Self>,
         then: impl FnOnce(&mut Self, Answer<()>, &mut Ctx<Self>) + 'static,
     ) {
+        let before = std::mem::take(&mut self.untold);
+        let events = before.iter().cloned().chain(events).collect();
         let commit = Commit { namespace: Some(self.id.namespace.clone()), lease: None, changes, events, late };
         let journal = self.deps.journal.clone();
-        ctx.exclusive(async move { journal.commit(commit).await.map(|_| ()) }, then);
+        ctx.exclusive(async move { journal.commit(commit).await.map(|_| ()) }, |task, committed, ctx| {
+            if committed.is_err() {
+                task.untold.splice(..0, before);
+            }
+            then(task, committed, ctx);
+        });
+    }
+
+    /// Does `work` once the predecessor's is over (TASK-4) and before the next message, then `then`.
+    fn before_messages<T: Send + 'static>(
+        &self,
+        ctx: &mut Ctx<Self>,
+        work: impl Future<Output = Answer<T>> + Send + 'static,
+        then: impl FnOnce(&mut Self, Answer<T>, &mut Ctx<Self>) + 'static,
+    ) {
+        let at_work = self.at_work.clone();
+        let work = tokio::spawn(async move {
+            at_work.wait().await;
+            let _token = at_work.token();
+            work.await
+        });
+        ctx.exclusive(async move { work.await.unwrap_or_else(|e| Err(Refusal::internal(e.to_string()))) }, then);
     }
 
     /// The shim, for a word with it.
@@ -153,10 +207,16 @@ impl TaskActor {
             .ok_or_else(|| Refusal::not_found(format!("process of task {}", self.id.container)))
     }
 
+    /// One without a state of its own that knows what is still being done with the shim.
+    fn successor(&self) -> Self {
+        let new = Self::new(Arc::clone(&self.deps), self.id.namespace.clone(), self.id.container.clone());
+        Self { at_work: self.at_work.clone(), ..new }
+    }
+
     /// Nothing is left: the actor is as one that has just started without a row.
     fn forget(&mut self, ctx: &mut Ctx<Self>) {
         let waiters = std::mem::take(&mut self.waiters);
-        *self = Self::new(Arc::clone(&self.deps), self.id.namespace.clone(), self.id.container.clone());
+        *self = Self { life: self.life + 1, ..self.successor() };
         for waiter in waiters.into_values().flatten() {
             waiter.send(Err(refuse::no_task(&self.id.container)));
         }
@@ -179,8 +239,15 @@ impl Actor for TaskActor {
 
 impl Supervised for TaskActor {
     fn restarting(&mut self, _: &mut Self::Context) {
-        *self = Self::new(Arc::clone(&self.deps), self.id.namespace.clone(), self.id.container.clone());
+        *self = self.successor();
     }
+}
+
+/// A tracker whose `wait` ends as soon as nothing is tracked.
+fn closed_tracker() -> TaskTracker {
+    let tracker = TaskTracker::new();
+    tracker.close();
+    tracker
 }
 
 /// The row of a process that is made and not started.
@@ -223,3 +290,6 @@ impl crate::runtime::Request for ReadFigures {
     const NAME: &'static str = "task.figures";
     const QUERY: bool = true;
 }
+
+#[cfg(test)]
+mod tests;

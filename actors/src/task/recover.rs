@@ -49,7 +49,6 @@ impl TaskActor {
         self.row = Some(row);
         match phase {
             TaskPhase::Creating => self.undo_creation(address, ctx),
-            // The shim is asked again: what it has deleted already it answers as not found.
             TaskPhase::Deleting => self.delete_all(None, true, ctx),
             TaskPhase::Live if other_boot => self.ended_with_boot(ctx),
             TaskPhase::Live => {
@@ -65,20 +64,16 @@ impl TaskActor {
     fn undo_creation(&mut self, address: Option<ShimAddress>, ctx: &mut Ctx<Self>) {
         let (deps, id) = (Arc::clone(&self.deps), self.id.clone());
         let work = async move { deps.shims.clean_up(&id, address.as_ref()).await };
-        ctx.job(
-            "undo creation",
-            |_| work,
-            |task, undone, ctx| {
-                if let Err(refusal) = undone {
-                    return ctx.fail(format!("clean up after a task that was not made: {refusal}"));
-                }
-                let changes = vec![Change::DeleteTask(task.id.container.clone())];
-                task.commit_changes(changes, Vec::new(), true, ctx, |task, committed, ctx| match committed {
-                    Ok(()) => task.forget(ctx),
-                    Err(refusal) => ctx.fail(format!("remove the row of a task that was not made: {refusal}")),
-                });
-            },
-        );
+        self.before_messages(ctx, work, |task, undone, ctx| {
+            if let Err(refusal) = undone {
+                return ctx.fail(format!("clean up after a task that was not made: {refusal}"));
+            }
+            let changes = vec![Change::DeleteTask(task.id.container.clone())];
+            task.commit_changes(changes, Vec::new(), true, ctx, |task, committed, ctx| match committed {
+                Ok(()) => task.forget(ctx),
+                Err(refusal) => ctx.fail(format!("remove the row of a task that was not made: {refusal}")),
+            });
+        });
     }
 
     /// Looks for the shim; messages are read again when it is found or cleaned up after, if `before_messages` says so.
@@ -116,10 +111,7 @@ impl TaskActor {
             Ok(Found::Gone(exits))
         };
         if before_messages {
-            let look = tokio::spawn(look);
-            let look =
-                async move { look.await.unwrap_or_else(|e| Err(wharf_messages::Refusal::internal(e.to_string()))) };
-            ctx.exclusive(look, |task, found, ctx| task.found(found, ctx));
+            self.before_messages(ctx, look, |task, found, ctx| task.found(found, ctx));
         } else {
             ctx.job("find shim", |_| look, |task, found, ctx| task.found(found, ctx));
         }
@@ -140,7 +132,7 @@ impl TaskActor {
                     row.shim = None;
                 }
                 for (process, exit) in exits {
-                    self.early.remove(&process);
+                    let exit = self.early.remove(&process).unwrap_or(exit);
                     self.lost(process, exit, ctx);
                 }
             }
@@ -209,8 +201,9 @@ impl TaskActor {
     fn lost(&mut self, process: ProcessId, exit: Exit, ctx: &mut Ctx<Self>) {
         match self.machine.step(&process) {
             Err(_) | Ok(Step::Stopped(_) | Step::Deleting(_)) => {}
-            // A command has it in hand and will hear that the shim is gone; its end says so.
-            Ok(Step::Adding | Step::Starting) => {
+            // Commands that have one in hand will hear that the shim is gone. Nobody has heard of one being added.
+            Ok(Step::Adding) => drop(self.machine.processes.remove(&process)),
+            Ok(Step::Starting) => {
                 self.step(&process, Step::Created);
                 self.ended(process, exit, true, ctx);
             }

@@ -1,0 +1,219 @@
+//! Making a task: the intent, then shim and first process, then the fact.
+
+use super::{
+    TaskActor,
+    machine::{Phase, Step, Verb},
+};
+use crate::{
+    drivers::shim::{CreateProcess, Launch, Shim, ShimAddress, TaskId},
+    runtime::{Ask, Ctx, Handler, ReplyTo, blocking},
+};
+use std::sync::Arc;
+use wharf_messages::{
+    Answer, Mount, Refusal,
+    event::Event,
+    task::{CreateTask, Process, Rootfs},
+};
+use wharf_store::{Change, TaskPhase, TaskRow, refuse};
+
+/// What creating a task came to.
+struct Made {
+    address: ShimAddress,
+    shim: Arc<dyn Shim>,
+    rootfs: Vec<Mount>,
+    pid: u32,
+}
+
+impl Handler<Ask<CreateTask>> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<CreateTask>, ctx: &mut Ctx<Self>) {
+        let Ask { call, reply, .. } = ask;
+        if let Err(refusal) = self.machine.permit(&Verb::Create) {
+            return reply.send(Err(refusal));
+        }
+        if call.checkpoint.is_some() {
+            // A checkpoint in the content store would have to be unpacked first; the shim restores from a folder only.
+            let path = call.checkpoint.as_ref().map(|d| d.digest.to_string()).unwrap_or_default();
+            return reply
+                .send(Err(Refusal::not_implemented(format!("restore task {} from {path}", self.id.container))));
+        }
+        let container = self
+            .deps
+            .store
+            .read()
+            .and_then(|reader| reader.container(&self.id.namespace, &self.id.container))
+            .and_then(|container| {
+                container.ok_or_else(|| refuse::no_container(&self.id.namespace, &self.id.container))
+            });
+        let container = match container {
+            Ok(container) => container,
+            Err(refusal) => {
+                ctx.idle();
+                return reply.send(Err(refusal));
+            }
+        };
+        let Some(spec) = container.spec else {
+            ctx.idle();
+            return reply
+                .send(Err(Refusal::failed_precondition(format!("container {} has no spec", self.id.container))));
+        };
+        let mut runtime = container.runtime;
+        if call.options.is_some() {
+            runtime.options = call.options;
+        }
+        let row = TaskRow {
+            namespace: self.id.namespace.clone(),
+            container_id: self.id.container.clone(),
+            phase: TaskPhase::Creating,
+            bundle: self.deps.shims.bundle_path(&self.id),
+            runtime: runtime.clone(),
+            shim: None,
+            boot_id: self.deps.boot_id.clone(),
+            rootfs: Vec::new(),
+            init: super::new_row(None, call.stdio.clone()),
+            execs: Vec::new(),
+            created_at: self.deps.clock.now(),
+        };
+        self.machine.phase = Phase::Creating;
+        self.machine.put(None, Step::Adding);
+        self.row = Some(row.clone());
+        let launch = Launch { task: self.id.clone(), runtime, runtime_path: call.runtime_path, spec_json: spec.value };
+        let snapshot = container.snapshotter.zip(container.snapshot_key);
+        let (rootfs, stdio) = (call.rootfs, call.stdio);
+        // TASK-1: the intent first.
+        self.commit_changes(vec![Change::CreateTask(row)], Vec::new(), false, ctx, move |task, committed, ctx| {
+            if let Err(refusal) = committed {
+                task.forget(ctx);
+                return reply.send(Err(refusal));
+            }
+            let deps = Arc::clone(&task.deps);
+            let id = task.id.clone();
+            let work = async move {
+                let rootfs = match (rootfs, snapshot) {
+                    (Rootfs::Mounts(mounts), _) => mounts,
+                    (Rootfs::Snapshot, Some((snapshotter, key))) => {
+                        let deps = Arc::clone(&deps);
+                        let namespace = id.namespace.clone();
+                        blocking("find the root file system", move || {
+                            deps.snapshotters.mounts(&deps.store.read()?, &namespace, &snapshotter, &key)
+                        })
+                        .await?
+                    }
+                    (Rootfs::Snapshot, None) => {
+                        return Err(Refusal::failed_precondition(format!(
+                            "container {} has no snapshot",
+                            id.container
+                        )));
+                    }
+                };
+                let options = launch.runtime.options.clone();
+                let (address, shim) = deps.shims.launch(launch).await?;
+                let create = CreateProcess {
+                    bundle: deps.shims.bundle_path(&id),
+                    rootfs: rootfs.clone(),
+                    stdio,
+                    checkpoint: String::new(),
+                    options,
+                };
+                match shim.create(create).await {
+                    Ok(pid) => Ok(Made { address, shim, rootfs, pid }),
+                    Err(refusal) => {
+                        // Shim and bundle go before the row does (TASK-1); its refusal is what the caller needs to hear.
+                        take_down(&id, &*shim).await;
+                        deps.shims.clean_up(&id, Some(&address)).await?;
+                        Err(refusal)
+                    }
+                }
+            };
+            let work = task.at_work.track_future(work);
+            ctx.job("create task", |_| work, move |task, made, ctx| task.created(made, reply, ctx));
+        });
+    }
+}
+
+impl TaskActor {
+    fn created(&mut self, made: Answer<Made>, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
+        match made {
+            Ok(made) => {
+                self.machine.phase = Phase::Live;
+                self.step(&None, Step::Created);
+                let Some(row) = &mut self.row else { return };
+                row.phase = TaskPhase::Live;
+                row.init.pid = made.pid;
+                row.rootfs = made.rootfs;
+                row.shim = Some((&made.address).into());
+                let event = Event::TaskCreated {
+                    container_id: self.id.container.clone(),
+                    bundle: row.bundle.clone(),
+                    rootfs: row.rootfs.clone(),
+                    stdio: row.init.stdio.clone(),
+                    checkpoint: String::new(),
+                    pid: made.pid,
+                };
+                self.shim = Some(made.shim);
+                self.commit_changes(
+                    self.put_row(),
+                    vec![event],
+                    false,
+                    ctx,
+                    move |task, committed, ctx| match committed {
+                        Ok(()) => {
+                            task.watch(None, ctx);
+                            reply.send(task.tell_process(&None));
+                        }
+                        Err(refusal) => task.unmake(refusal, reply, ctx),
+                    },
+                );
+            }
+            Err(refusal) => self.not_made(refusal, reply, ctx),
+        }
+    }
+
+    /// Takes down what was made and could not be committed.
+    fn unmake(&mut self, refusal: Refusal, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
+        self.machine.phase = Phase::Creating;
+        self.machine.put(None, Step::Adding);
+        let (shim, deps, id) = (self.shim.take(), Arc::clone(&self.deps), self.id.clone());
+        let address = self.row.as_ref().and_then(|row| row.shim.as_ref()).map(ShimAddress::from);
+        let work = self.at_work.track_future(async move {
+            if let Some(shim) = shim {
+                take_down(&id, &*shim).await;
+            }
+            deps.shims.clean_up(&id, address.as_ref()).await
+        });
+        ctx.job(
+            "unmake task",
+            |_| work,
+            move |task, undone, ctx| match undone {
+                Ok(_) => task.not_made(refusal, reply, ctx),
+                // The row stays as an intent; the next start of this actor resolves it.
+                Err(error) => ctx.fail(format!("clean up after a task that was not made: {error}")),
+            },
+        );
+    }
+
+    /// Removes the intent, and says why nothing came of it.
+    fn not_made(&mut self, refusal: Refusal, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
+        let changes = vec![Change::DeleteTask(self.id.container.clone())];
+        self.commit_changes(changes, Vec::new(), false, ctx, move |task, committed, ctx| {
+            if let Err(error) = committed {
+                // The row stays as an intent; the next start of this actor resolves it.
+                return ctx.fail(format!("remove the row of a task that was not made: {error}"));
+            }
+            task.forget(ctx);
+            reply.send(Err(refusal));
+        });
+    }
+}
+
+/// Ends a shim whose task was not made.
+async fn take_down(task: &TaskId, shim: &dyn Shim) {
+    // A first process that was made keeps its shim from ending.
+    if let Err(error) = shim.delete(None).await {
+        tracing::debug!(%task, %error, "a task that was not made has no process to delete");
+    }
+    if let Err(error) = shim.shutdown().await {
+        tracing::debug!(%task, %error, "the shim of a task that was not made did not shut down");
+    }
+}
