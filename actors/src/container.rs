@@ -126,3 +126,6 @@ fn snapshot_of(store: &Store, key: &Scoped<ContainerId>) -> Answer<Option<(Snaps
     let there = reader.snapshot(&key.namespace, &snapshotter, &snapshot)?.is_some();
     Ok(there.then_some((snapshotter, snapshot)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,7 +201,7 @@ async fn open(
         labels: call.labels,
     };
     deps.journal.commit(Commit::one(&namespace, Change::PutIngest(row.clone())).leased(lease.clone())).await?;
-    Ok(IngestWriter { deps, namespace, lease, row, file: Some(file), _lock: lock })
+    Ok(IngestWriter { deps, namespace, lease, row, file: Some(Locked { file, lock }) })
 }
 
 /// Removes an ingest's row, then its bytes.
@@ -223,13 +223,19 @@ pub struct IngestWriter {
     lease: Option<LeaseId>,
     row: IngestRow,
     /// None while a blocking thread has it; gone for good after an error of that thread.
-    file: Option<IngestFile>,
-    _lock: RefLock,
+    file: Option<Locked>,
+}
+
+/// An ingest's file, and the right to write it. They stay together: a thread that still writes when its caller has gone
+/// away keeps the reference (CONTENT-1).
+struct Locked {
+    file: IngestFile,
+    lock: RefLock,
 }
 
 impl std::fmt::Debug for IngestWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "IngestWriter({}, {:?})", self.row.reference, self.file)
+        write!(f, "IngestWriter({}, {:?})", self.row.reference, self.file.as_ref().map(|locked| &locked.file))
     }
 }
 
@@ -239,7 +245,7 @@ impl IngestWriter {
     /// # Errors
     /// `Internal` after a write that panicked.
     pub fn offset_bytes(&self) -> Answer<u64> {
-        self.file.as_ref().map(IngestFile::offset_bytes).ok_or_else(lost)
+        self.file.as_ref().map(|locked| locked.file.offset_bytes()).ok_or_else(lost)
     }
 
     /// How its growth can be followed.
@@ -247,7 +253,7 @@ impl IngestWriter {
     /// # Errors
     /// `Internal` after a write that panicked.
     pub fn growing(&self) -> Answer<Growing> {
-        self.file.as_ref().map(IngestFile::growing).ok_or_else(lost)
+        self.file.as_ref().map(|locked| locked.file.growing()).ok_or_else(lost)
     }
 
     async fn with_file<T: Send + 'static>(
@@ -255,13 +261,13 @@ impl IngestWriter {
         name: &'static str,
         work: impl FnOnce(&mut IngestFile) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
-        let mut file = self.file.take().ok_or_else(lost)?;
-        let (file, answer) = blocking(name, move || {
-            let answer = work(&mut file);
-            Ok((file, answer))
+        let mut locked = self.file.take().ok_or_else(lost)?;
+        let (locked, answer) = blocking(name, move || {
+            let answer = work(&mut locked.file);
+            Ok((locked, answer))
         })
         .await?;
-        self.file = Some(file);
+        self.file = Some(locked);
         answer
     }
 
@@ -302,10 +308,11 @@ impl IngestWriter {
     /// `FailedPrecondition` for another size or digest: the ingest stays. `AlreadyExists` if the namespace has the blob:
     /// the ingest is gone.
     pub async fn commit(mut self, size_bytes: u64, expected: Option<Digest>, labels: Labels) -> Answer<ContentInfo> {
-        let file = self.file.take().ok_or_else(lost)?;
+        let Locked { file, lock } = self.file.take().ok_or_else(lost)?;
         let expected = expected.or_else(|| self.row.expected.clone());
         let size_bytes = if size_bytes == 0 { self.row.total_bytes } else { size_bytes };
-        let placed = blocking("commit blob", move || file.commit(size_bytes, expected.as_ref())).await?;
+        let (placed, _lock) =
+            blocking("commit blob", move || Ok((file.commit(size_bytes, expected.as_ref())?, lock))).await?;
         let mut all = std::mem::take(&mut self.row.labels);
         all.extend(labels);
         let change = created(&placed, all);
@@ -436,3 +443,6 @@ impl Fixed for Content {
         Self::new(wharf.drivers.content.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

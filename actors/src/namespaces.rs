@@ -119,3 +119,6 @@ impl Fixed for Namespaces {
         Self::new(wharf.journal.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,10 +20,8 @@ use crate::{
 };
 use std::{future::Future, sync::Arc};
 use wharf_messages::{
-    Answer, Labels, LeaseId, Mount, Refusal, SnapshotKey,
-    snapshot::{
-        CommitSnapshot, PrepareSnapshot, RemoveSnapshot, SNAPSHOT_REF_LABEL, SnapshotKind, UpdateSnapshot, ViewSnapshot,
-    },
+    Answer, Labels, LeaseId, Mount, Refusal, RefusalKind, SnapshotKey,
+    snapshot::{CommitSnapshot, PrepareSnapshot, RemoveSnapshot, SnapshotKind, UpdateSnapshot, ViewSnapshot},
 };
 use wharf_store::{Change, Commit, NewSnapshot};
 
@@ -74,17 +72,8 @@ async fn make(deps: Arc<SnapshotDeps>, path: SnapshotPath, new: New) -> Answer<V
     let number = id.id;
     let (kind, parent) = (new.kind, new.parent.clone());
     let (making, place) = (Arc::clone(&deps), path.clone());
-    let target = new.labels.get(SNAPSHOT_REF_LABEL).cloned();
     let mounts = blocking("make a snapshot's folder", move || {
         let reader = making.store.read()?;
-        // The commit decides; asking first saves making a folder for nothing.
-        let taken =
-            |key: &SnapshotKey| Ok::<_, Refusal>(reader.snapshot(&place.namespace, &place.snapshotter, key)?.is_some());
-        let is_taken =
-            taken(&place.key)? || target.map(SnapshotKey::new).transpose()?.is_some_and(|t| taken(&t) == Ok(true));
-        if is_taken {
-            return Ok(Vec::new());
-        }
         let ancestors = match &parent {
             None => Vec::new(),
             Some(parent) => {
@@ -113,7 +102,8 @@ async fn make(deps: Arc<SnapshotDeps>, path: SnapshotPath, new: New) -> Answer<V
     });
     let commit = Commit::one(&path.namespace, change).leased(new.lease);
     let committed = deps.journal.commit(commit).await;
-    if committed.is_err() {
+    // In doubt the row may be there: then the next start's sweep knows.
+    if committed.as_ref().is_err_and(|refusal| !refusal.is(RefusalKind::Unavailable)) {
         let undoing = Arc::clone(&deps);
         blocking("remove a snapshot's folder", move || undoing.snapshotters.backend(&path.snapshotter)?.remove(number))
             .await?;
@@ -223,3 +213,6 @@ impl Handler<Ask<UpdateSnapshot>> for SnapshotActor {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -228,3 +228,6 @@ impl Handler<Ask<JoinPull>> for ImageActor {
         reply.send(ticket);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,8 +187,8 @@ impl Unpack<'_> {
         let source = (layer.source)().await?;
         let (store, digest) = (self.deps.content.store.clone(), layer.descriptor.digest.clone());
         let cancel = self.cancel.clone();
-        // The passenger stays aboard until the last byte is read.
-        let (growing, _passenger) = match source {
+        // The passenger stays aboard until the last byte is read, or nobody wants them any more.
+        let (growing, passenger) = match source {
             Source::Here => (None, None),
             Source::Coming(growing, passenger) => (Some(growing), Some(passenger)),
         };
@@ -200,7 +200,15 @@ impl Unpack<'_> {
             let options = differ::ApplyOptions::default();
             differ::apply(&mut *reader, compression, &mounts, &options, &|| cancel.is_cancelled())
         });
-        let applied = applied.await?;
+        tokio::pin!(applied);
+        let applied = tokio::select! {
+            applied = &mut applied => applied?,
+            () = self.cancel.cancelled() => {
+                // It may be waiting for bytes of a download that only goes on for its sake.
+                drop(passenger);
+                applied.await?
+            }
+        };
         if applied.diff_id != *diff_id {
             return Err(Refusal::invalid(format!(
                 "its uncompressed digest is {}, the image's config says {diff_id}",

@@ -1,0 +1,117 @@
+//! The whole system in a test's world: every noun's actor, the real store and snapshotters, shims and a registry in memory.
+
+use super::World;
+use crate::{
+    System, Wharf,
+    container::ContainerDeps,
+    containers::Containers,
+    content::{Content, ContentDeps},
+    drivers::{
+        Drivers,
+        fake::FakeShims,
+        registry::fake::FakeRegistry,
+        snapshotter::{Native, Overlayfs, Snapshotter},
+    },
+    image::{ImageDeps, flights::Flights},
+    images::Images,
+    namespaces::Namespaces,
+    root::{Actors, Fixed},
+    runtime::Pool,
+    serve::{CallIo, Serve},
+    snapshots::{SnapshotDeps, Snapshots, Snapshotters},
+    task::TaskDeps,
+    tasks::Tasks,
+};
+use std::{path::PathBuf, sync::Arc};
+use wharf_messages::{Answer, Meta, SnapshotterName};
+
+/// The system, and what the test does to what stands behind it.
+pub(crate) struct Whole<'w> {
+    pub world: &'w World,
+    pub wharf: Wharf,
+    pub registry: FakeRegistry,
+    pub shims: FakeShims,
+}
+
+/// Runs a test with a whole system.
+pub(crate) fn run_whole(test: impl AsyncFnOnce(&Whole<'_>)) {
+    super::run(async |world| test(&Whole::start(world).await).await);
+}
+
+impl<'w> Whole<'w> {
+    /// Starts every actor, in the order of the tree.
+    pub async fn start(world: &'w World) -> Self {
+        let (registry, shims) = (FakeRegistry::default(), FakeShims::default());
+        let (store, journal, pool) = (world.store.clone(), world.journal.clone(), Pool::start().unwrap());
+        let folder = |name: &str| world.config.root.join("snapshotters").join(name);
+        let backends: Vec<Arc<dyn Snapshotter>> = vec![
+            Arc::new(Overlayfs::open(&folder("overlayfs")).unwrap()),
+            Arc::new(Native::open(&folder("native")).unwrap()),
+        ];
+        let drivers = Drivers {
+            shims: Arc::new(shims.clone()),
+            snapshotters: Snapshotters::new(backends, "overlayfs", &store).unwrap(),
+            registries: Arc::new(registry.clone()),
+            content: ContentDeps::new(store.clone(), journal.clone()),
+            flights: Flights::default(),
+            pid: 1,
+            boot_id: "boot".to_owned(),
+        };
+        let snapshotters = drivers.snapshotters.clone();
+        let namespaces = world.start(<Namespaces as Fixed>::SPEC, Namespaces::new(journal.clone())).await;
+        let content = world.start(<Content as Fixed>::SPEC, Content::new(drivers.content.clone())).await;
+        let deps = SnapshotDeps {
+            store: store.clone(),
+            journal: journal.clone(),
+            snapshotters: snapshotters.clone(),
+            pool: pool.clone(),
+        };
+        let snapshots = world.start(<Snapshots as Fixed>::SPEC, Snapshots::new(Arc::new(deps))).await;
+        let deps = ImageDeps {
+            content: drivers.content.clone(),
+            ingests: content.clone(),
+            snapshots: snapshots.clone(),
+            snapshotters: snapshotters.clone(),
+            registries: Arc::clone(&drivers.registries),
+            flights: drivers.flights.clone(),
+            pool: pool.clone(),
+            max_concurrent_downloads: 3,
+        };
+        let images = world.start(<Images as Fixed>::SPEC, Images::new(Arc::new(deps))).await;
+        let deps = ContainerDeps { store: store.clone(), journal: journal.clone(), snapshotters: snapshotters.clone() };
+        let containers = world.start(<Containers as Fixed>::SPEC, Containers::new(Arc::new(deps))).await;
+        let deps = TaskDeps {
+            store: store.clone(),
+            journal: journal.clone(),
+            shims: Arc::clone(&drivers.shims),
+            snapshotters,
+            clock: world.clock.clone(),
+            boot_id: drivers.boot_id.clone(),
+        };
+        let tasks = world.start(<Tasks as Fixed>::SPEC, Tasks::new(Arc::new(deps))).await;
+        let wharf = Wharf::new(System {
+            actors: Actors { namespaces, content, snapshots, images, containers, tasks },
+            bus: world.bus.clone(),
+            clock: world.clock.clone(),
+            config: world.config.clone(),
+            drivers,
+            started_at: world.clock.now(),
+            journal,
+            pool,
+            store,
+            tree: Arc::clone(&world.tree),
+        });
+        Self { world, wharf, registry, shims }
+    }
+
+    /// Has a call done that nothing flows beside.
+    pub async fn call<C: Serve>(&self, meta: Meta, call: C) -> Answer<C::Reply> {
+        call.serve(self.wharf.clone(), meta, CallIo::none()).await
+    }
+
+    /// The folders that a snapshotter has.
+    pub fn folders(&self, snapshotter: &SnapshotterName) -> Vec<PathBuf> {
+        let folder = self.world.config.root.join("snapshotters").join(snapshotter.as_str()).join("snapshots");
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+}
