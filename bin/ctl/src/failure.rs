@@ -1,5 +1,6 @@
 //! Why the program ends with something else than 0.
 
+use crate::output::printable;
 use std::io;
 use wharf_messages::Refusal;
 
@@ -100,6 +101,7 @@ pub fn program() -> &'static str {
 
 /// Tells the user something that does not end the command.
 pub fn warn(text: impl std::fmt::Display) {
+    let line = format!("{}: {}\n", program(), printable(&text.to_string()));
     // With standard error gone there is nobody left to tell.
-    let _ = io::Write::write_all(&mut io::stderr().lock(), format!("{}: {text}\n", program()).as_bytes());
+    let _ = io::Write::write_all(&mut io::stderr().lock(), line.as_bytes());
 }

@@ -1,6 +1,6 @@
 //! What a pull looks like while it runs: a line a blob with its state and a bar, redrawn in place on a terminal.
 
-use crate::output::{table::Table, units};
+use crate::output::{printable, table::Table, units};
 use std::{
     io::{self, IsTerminal, Write},
     time::{Duration, Instant},
@@ -94,12 +94,12 @@ impl Transfer {
     }
 
     fn draw_after(&self, elapsed: Duration, style: Style) -> String {
-        let mut table = Table::narrow();
+        let mut table = Table::narrow().styled();
         let mut total_bytes = 0;
         for line in &self.lines {
             // What was here before was not transferred.
             total_bytes += if line.state == ProgressState::Exists { 0 } else { line.offset_bytes };
-            let (name, state) = (format!("{}:", line.reference), state_text(line.state));
+            let (name, state) = (format!("{}:", printable(&line.reference)), state_text(line.state));
             match line.state {
                 ProgressState::Downloading => {
                     let bar = style.bar(line.offset_bytes, line.total_bytes);

@@ -1,5 +1,6 @@
 //! Aligned columns, byte for byte as Go's `text/tabwriter` lays them out, because scripts cut `ctr`'s output apart.
 
+use super::printable;
 use std::io::{self, Write};
 
 /// What fills the space between two cells.
@@ -23,6 +24,7 @@ pub struct Table {
     lines: Vec<Vec<String>>,
     min_width: usize,
     padding: Padding,
+    is_styled: bool,
 }
 
 impl Table {
@@ -47,19 +49,31 @@ impl Table {
     /// A table with columns of at least `min_width`.
     #[must_use]
     pub fn new(min_width: usize, padding: Padding) -> Self {
-        Self { lines: Vec::new(), min_width, padding }
+        Self { lines: Vec::new(), min_width, padding, is_styled: false }
+    }
+
+    /// The same table, whose cells may hold escape sequences of ours. Elsewhere control characters are spelt out.
+    #[must_use]
+    pub fn styled(self) -> Self {
+        Self { is_styled: true, ..self }
     }
 
     /// Adds a line; every cell but the last is followed by a tab. End with an empty cell to close the last column.
     pub fn line<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.lines.push(cells.into_iter().map(Into::into).collect());
+        let clean = |cell: S| {
+            let cell: String = cell.into();
+            if self.is_styled { cell } else { printable(&cell).into_owned() }
+        };
+        let cells = cells.into_iter().map(clean).collect();
+        self.lines.push(cells);
     }
 
     /// Adds a line whose last column is closed too.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        let mut cells: Vec<String> = cells.into_iter().map(Into::into).collect();
-        cells.push(String::new());
-        self.lines.push(cells);
+        self.line(cells);
+        if let Some(cells) = self.lines.last_mut() {
+            cells.push(String::new());
+        }
     }
 
     /// Writes the table out.
