@@ -3,6 +3,7 @@
 //! Version 1, version 2, and both at once (hybrid: controllers on version 1 and an empty version 2 beside them). The
 //! kernel's `/proc/<pid>/cgroup` says where a process is, whichever runtime put it there.
 
+pub mod devices;
 pub mod memory;
 pub mod stats;
 pub mod stats_v1;
@@ -258,7 +259,8 @@ impl Cgroup {
 }
 
 /// Whether the machine has version 2 only.
-fn is_unified() -> bool {
+#[must_use]
+pub fn is_unified() -> bool {
     const CGROUP2_MAGIC: i64 = 0x6367_7270;
     rustix::fs::statfs(ROOT).is_ok_and(|fs| fs.f_type == CGROUP2_MAGIC)
 }

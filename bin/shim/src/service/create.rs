@@ -43,6 +43,11 @@ impl Shim {
                 "restoring a checkpoint with the embedded runtime (name runc in the container's runtime options)",
             ));
         }
+        if runtime.systemd_cgroup && runtime.binary.is_none() && !crate::cgroup::is_unified() {
+            return Err(Refusal::not_implemented(
+                "cgroups by systemd with the embedded runtime on cgroup v1 (name runc in the container's runtime options)",
+            ));
+        }
         let mounts: Vec<Mount> = request.rootfs.iter().map(mount_of).collect();
         let rootfs = bundle.join("rootfs");
         if !mounts.is_empty() {
@@ -156,6 +161,9 @@ impl Shim {
         let key = container.init.key;
         match Cgroup::of(pid) {
             Ok(cgroup) => {
+                if container.runtime.binary.is_none() {
+                    cgroup.restrict_devices(container.spec.device_rules())?;
+                }
                 match MemoryWatch::new(&cgroup) {
                     Ok(Some(watch)) => {
                         let (source, interest) = watch.source();

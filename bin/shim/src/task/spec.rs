@@ -8,6 +8,8 @@ use std::path::Path;
 use serde::Deserialize;
 use wharf_messages::{Answer, Refusal};
 
+use crate::cgroup::devices::Rule;
+
 /// No configuration is longer. containerd's grow to some tens of kilobytes.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -50,8 +52,15 @@ struct User {
 #[serde(default)]
 struct Linux {
     namespaces: Vec<Namespace>,
+    resources: Resources,
     #[serde(rename = "uidMappings")]
     uid_mappings: Vec<Mapping>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    devices: Vec<Rule>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,6 +114,12 @@ impl Spec {
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// Which devices it may open.
+    #[must_use]
+    pub fn device_rules(&self) -> &[Rule] {
+        &self.linux.resources.devices
     }
 
     /// Whether its processes live in a pid namespace of its own, so that all of them end with its init.
