@@ -1,14 +1,19 @@
 //! Owner, mode, extended attributes and times of one file given to another.
 
 use rustix::{
-    fd::{AsFd, AsRawFd},
+    fd::AsFd,
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, flistxattr,
-        fremovexattr, lgetxattr, llistxattr, lsetxattr, utimensat,
+        AtFlags, CWD, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
+        fchown, fgetxattr, flistxattr, flistxattr_query, fremovexattr, fsetxattr, fstat, futimens, lgetxattr,
+        llistxattr, llistxattr_query, lsetxattr, utimensat,
     },
     io::Errno,
 };
-use std::{ffi::CString, io, path::Path};
+use std::{
+    ffi::{CStr, CString},
+    io,
+    path::Path,
+};
 
 /// The kernel's own limit for the list of a file's attribute names and for a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_MAX_BYTES: usize = 64 << 10;
@@ -31,7 +36,7 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         chmodat(CWD, to, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
     }
-    copy_xattrs(from, to)?;
+    give(xattrs(from)?, |name, value| lsetxattr(to, name, value, XattrFlags::empty()))?;
     utimensat(CWD, to, &times_of(&stat), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
 }
@@ -40,11 +45,15 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn copy_between(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
-    // The trailing dot leads through the link in /proc to the folder itself.
-    let path = |fd: &dyn AsRawFd| format!("/proc/self/fd/{}/.", fd.as_raw_fd());
-    let (from, to) = (path(&from.as_fd()), path(&to.as_fd()));
-    copy(Path::new(&from), Path::new(&to)).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+pub fn copy_between(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let stat = fstat(&from)?;
+    fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    let found =
+        read(flistxattr_query(&from), |names| flistxattr(&from, names), |name, value| fgetxattr(&from, name, value))?;
+    give(found, |name, value| fsetxattr(&to, name, value, XattrFlags::empty()))?;
+    futimens(&to, &times_of(&stat))?;
+    Ok(())
 }
 
 /// A file's times, to be given to another.
@@ -84,17 +93,26 @@ pub fn keep_only(file: impl AsFd, kept: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Err
 /// # Errors
 /// What the kernel says.
 pub fn xattrs(path: &Path) -> io::Result<Vec<(CString, Vec<u8>)>> {
-    let mut names = vec![0u8; XATTR_MAX_BYTES];
-    let length = match llistxattr(path, &mut names[..]) {
-        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+    read(llistxattr_query(path), |names| llistxattr(path, names), |name, value| lgetxattr(path, name, value))
+}
+
+fn read(
+    length: Result<usize, Errno>,
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    get: impl Fn(&CStr, &mut [u8]) -> Result<usize, Errno>,
+) -> io::Result<Vec<(CString, Vec<u8>)>> {
+    // Nearly every file has none: one call, and no memory.
+    match length {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
         other => other?,
     };
+    let mut names = vec![0; XATTR_MAX_BYTES];
+    let length = list(&mut names)?;
     let mut found = Vec::new();
-    let mut value = Vec::new();
+    let mut value = vec![0; XATTR_MAX_BYTES];
     for name in names[..length].split(|b| *b == 0).filter(|name| !name.is_empty() && !is_private(name)) {
         let name = CString::new(name).map_err(io::Error::other)?;
-        value.resize(XATTR_MAX_BYTES, 0);
-        match lgetxattr(path, &name, &mut value[..]) {
+        match get(&name, &mut value) {
             Ok(size) => found.push((name, value[..size].to_vec())),
             // Removed meanwhile.
             Err(Errno::NODATA) => {}
@@ -104,14 +122,14 @@ pub fn xattrs(path: &Path) -> io::Result<Vec<(CString, Vec<u8>)>> {
     Ok(found)
 }
 
-fn copy_xattrs(from: &Path, to: &Path) -> io::Result<()> {
-    for (name, value) in xattrs(from)? {
-        match lsetxattr(to, &name, &value, XattrFlags::empty()) {
+fn give(found: Vec<(CString, Vec<u8>)>, set: impl Fn(&CStr, &[u8]) -> Result<(), Errno>) -> io::Result<()> {
+    for (name, value) in found {
+        match set(&name, &value) {
             // The target's file system has no such attributes; the files are still right without them.
             Ok(()) | Err(Errno::NOTSUP) => {}
             Err(errno) => {
                 let error = io::Error::from(errno);
-                return Err(io::Error::new(error.kind(), format!("attribute {name:?} of {}: {error}", to.display())));
+                return Err(io::Error::new(error.kind(), format!("attribute {name:?}: {error}")));
             }
         }
     }

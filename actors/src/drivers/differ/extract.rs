@@ -203,7 +203,7 @@ impl<'a> Extraction<'a> {
             Ok(()) => {}
             Err(Errno::EXIST) => {
                 let stat = statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| io("look at", e))?;
-                fresh = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+                fresh = !files::is_folder(&stat);
                 if fresh {
                     // Removed by this layer and made anew: what is below must stay hidden.
                     hide = self.tree.is_whiteout(&parent.fd, name).map_err(|e| io("look at", e))?;
@@ -341,7 +341,7 @@ fn clean(path: &[u8], limits: &ApplyLimits) -> Answer<Vec<u8>> {
 }
 
 /// A cleaned path's folder and last component.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),

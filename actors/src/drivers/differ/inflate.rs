@@ -1,12 +1,12 @@
 //! A layer's bytes, uncompressed and hashed while they pass.
 //!
-//! A big layer has two threads: one reads and decompresses, the other writes files. The hash is with whichever of them
-//! has less to do: inflating gzip is slower than writing files, inflating zstd is faster.
+//! A big layer has two threads: one reads, decompresses and hashes, the other writes files. Measured on a layer of many
+//! small files, each is busy for about the same time.
 
 use sha2::{Digest as _, Sha256};
 use std::{
     io::{self, BufRead, BufReader, Read},
-    sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel},
+    sync::mpsc::{Receiver, Sender, TryRecvError, channel, sync_channel},
     thread::Scope,
 };
 use wharf_messages::{Digest, Refusal, descriptor::media_type::Compression};
@@ -36,28 +36,24 @@ pub(super) struct Inflated<'scope> {
     feed: Feed<'scope>,
     chunk: Vec<u8>,
     at: usize,
-    /// The hash, if this side computes it.
-    hash: Option<Sha256>,
-    size_bytes: u64,
-    ended: bool,
+    /// At the end: what it was.
+    summary: Option<Summary>,
 }
 
 enum Feed<'scope> {
     /// Decompresses when asked.
-    Inline(Box<dyn Read + 'scope>),
+    Inline(Hashed<'scope>),
     /// Takes what the other thread has ready, and gives the buffers back.
-    Thread { full: Receiver<Message>, empty: Sender<Vec<u8>> },
+    Thread { full: Receiver<io::Result<Piece>>, empty: Sender<Vec<u8>> },
 }
 
-enum Message {
+enum Piece {
     Chunk(Vec<u8>),
-    /// The end, with the hash if that side computed it.
-    End(Option<Sha256>),
-    Failed(io::Error),
+    End(Summary),
 }
 
 impl<'scope> Inflated<'scope> {
-    /// Starts reading. How it is packed is seen by its first bytes; `declared` is only named when they make no sense.
+    /// Starts reading. How it is packed is seen by its first bytes; `declared` is only compared with it.
     ///
     /// # Errors
     /// What the stream says.
@@ -71,12 +67,14 @@ impl<'scope> Inflated<'scope> {
         Read::by_ref(&mut layer).take(SMALL_BYTES as u64).read_to_end(&mut head)?;
         let small = head.len() < SMALL_BYTES;
         let packed = detect(&head);
+        if packed != declared {
+            tracing::debug!(?packed, ?declared, "a layer is packed differently than its media type says");
+        }
         let input = BufReader::with_capacity(INPUT_BYTES, io::Cursor::new(head).chain(layer));
-        let decoder = decoder(input, packed, declared)?;
+        let hashed = Hashed { decoder: decoder(input, packed)?, hash: Sha256::new(), size_bytes: 0 };
         let one_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
-        let hash_here = packed == Compression::Gzip || small || one_core;
-        let feed = if small || one_core { Feed::Inline(decoder) } else { thread(scope, decoder, !hash_here)? };
-        Ok(Self { feed, chunk: Vec::new(), at: 0, hash: hash_here.then(Sha256::new), size_bytes: 0, ended: false })
+        let feed = if small || one_core { Feed::Inline(hashed) } else { thread(scope, hashed)? };
+        Ok(Self { feed, chunk: Vec::new(), at: 0, summary: None })
     }
 
     /// Reads to the end, so that the digest covers everything.
@@ -85,42 +83,30 @@ impl<'scope> Inflated<'scope> {
     /// What the stream says.
     pub(super) fn finish(mut self) -> io::Result<Summary> {
         loop {
-            let length = self.fill_buf()?.len();
-            if length == 0 {
-                break;
+            if let Some(summary) = self.summary.take() {
+                return Ok(summary);
             }
-            self.consume(length);
+            self.advance()?;
         }
-        let hash =
-            self.hash.take().ok_or_else(|| io::Error::other(Refusal::internal("hash of the layer is missing")))?;
-        Ok(Summary { diff_id: Digest::from_sha256(&hash.finalize().into()), size_bytes: self.size_bytes })
     }
 
     fn advance(&mut self) -> io::Result<()> {
         self.at = 0;
-        match &mut self.feed {
-            Feed::Inline(decoder) => self.ended = !fill(decoder, &mut self.chunk)?,
+        let chunk = std::mem::take(&mut self.chunk);
+        let piece = match &mut self.feed {
+            Feed::Inline(hashed) => hashed.next(chunk)?,
             Feed::Thread { full, empty } => {
-                let used = std::mem::take(&mut self.chunk);
-                // Whether the other side still wants it shows with the next message.
-                if used.capacity() > 0 && empty.send(used).is_err() {
+                if chunk.capacity() > 0 && empty.send(chunk).is_err() {
                     tracing::trace!("the last of a layer's buffers came back late");
                 }
-                match full.recv() {
-                    Ok(Message::Chunk(chunk)) => self.chunk = chunk,
-                    Ok(Message::End(hash)) => {
-                        self.ended = true;
-                        self.hash = self.hash.take().or(hash);
-                    }
-                    Ok(Message::Failed(error)) => return Err(error),
-                    Err(_) => return Err(io::Error::other(Refusal::internal("decompression ended unexpectedly"))),
-                }
+                let gone = |_| io::Error::other(Refusal::internal("decompression ended unexpectedly"));
+                full.recv().map_err(gone)??
             }
+        };
+        match piece {
+            Piece::Chunk(chunk) => self.chunk = chunk,
+            Piece::End(summary) => self.summary = Some(summary),
         }
-        if let (Some(hash), Feed::Inline(_) | Feed::Thread { .. }) = (&mut self.hash, &self.feed) {
-            hash.update(&self.chunk);
-        }
-        self.size_bytes += self.chunk.len() as u64;
         Ok(())
     }
 }
@@ -135,7 +121,7 @@ impl Read for Inflated<'_> {
 
 impl BufRead for Inflated<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.chunk.len() && !self.ended {
+        if self.at == self.chunk.len() && self.summary.is_none() {
             self.advance()?;
         }
         Ok(&self.chunk[self.at..])
@@ -146,47 +132,54 @@ impl BufRead for Inflated<'_> {
     }
 }
 
-/// Decompresses on a thread of its own.
-fn thread<'scope, 'env>(
-    scope: &'scope Scope<'scope, 'env>,
-    mut decoder: Box<dyn Read + Send + 'scope>,
-    hash_there: bool,
-) -> io::Result<Feed<'scope>> {
-    let (full, from_thread): (SyncSender<Message>, _) = sync_channel(CHUNKS);
-    let (to_thread, empty) = channel::<Vec<u8>>();
-    let mut hash = hash_there.then(Sha256::new);
+/// Decompresses and hashes on a thread of its own.
+fn thread<'scope>(scope: &'scope Scope<'scope, '_>, mut hashed: Hashed<'scope>) -> io::Result<Feed<'scope>> {
+    let (to_writer, full) = sync_channel(CHUNKS);
+    let (empty, from_writer) = channel();
     std::thread::Builder::new().name("inflate".to_owned()).spawn_scoped(scope, move || {
         loop {
-            let mut chunk = match empty.try_recv() {
+            let chunk = match from_writer.try_recv() {
                 Ok(chunk) => chunk,
                 Err(TryRecvError::Empty) => Vec::new(),
+                // The other side has failed; nobody wants the rest.
                 Err(TryRecvError::Disconnected) => return,
             };
-            let message = match fill(&mut decoder, &mut chunk) {
-                Ok(true) => {
-                    if let Some(hash) = &mut hash {
-                        hash.update(&chunk);
-                    }
-                    Message::Chunk(chunk)
-                }
-                Ok(false) => Message::End(hash.take()),
-                Err(error) => Message::Failed(error),
-            };
-            let last = !matches!(message, Message::Chunk(_));
-            // The other side is gone if it failed; nobody wants the rest.
-            if full.send(message).is_err() || last {
+            let piece = hashed.next(chunk);
+            let last = !matches!(piece, Ok(Piece::Chunk(_)));
+            if to_writer.send(piece).is_err() || last {
                 return;
             }
         }
     })?;
-    Ok(Feed::Thread { full: from_thread, empty: to_thread })
+    Ok(Feed::Thread { full, empty })
 }
 
-/// Fills a chunk as far as one read gets; answers whether there was anything.
-fn fill(decoder: &mut impl Read, chunk: &mut Vec<u8>) -> io::Result<bool> {
+/// Decompressed bytes, hashed.
+struct Hashed<'a> {
+    decoder: Box<dyn Read + Send + 'a>,
+    hash: Sha256,
+    size_bytes: u64,
+}
+
+impl Hashed<'_> {
+    fn next(&mut self, mut chunk: Vec<u8>) -> io::Result<Piece> {
+        fill(&mut self.decoder, &mut chunk)?;
+        if chunk.is_empty() {
+            let hash = std::mem::take(&mut self.hash).finalize();
+            return Ok(Piece::End(Summary { diff_id: Digest::from_sha256(&hash.into()), size_bytes: self.size_bytes }));
+        }
+        self.hash.update(&chunk);
+        self.size_bytes += chunk.len() as u64;
+        Ok(Piece::Chunk(chunk))
+    }
+}
+
+/// Fills a chunk, at least by half unless the stream ends.
+fn fill(decoder: &mut impl Read, chunk: &mut Vec<u8>) -> io::Result<()> {
+    // What a used chunk still holds is written over.
     chunk.resize(CHUNK_BYTES, 0);
     let mut filled = 0;
-    // A layer that is still coming is handed on as it comes; a fast one in whole chunks.
+    // Not to the brim: what a stalled download has left undone can be written meanwhile.
     while filled < CHUNK_BYTES / 2 {
         match decoder.read(&mut chunk[filled..]) {
             Ok(0) => break,
@@ -196,7 +189,7 @@ fn fill(decoder: &mut impl Read, chunk: &mut Vec<u8>) -> io::Result<bool> {
         }
     }
     chunk.truncate(filled);
-    Ok(filled > 0)
+    Ok(())
 }
 
 /// How a stream is packed, by its first bytes.
@@ -215,11 +208,7 @@ fn skippable(head: &[u8]) -> bool {
     matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-fn decoder<'a>(
-    input: impl BufRead + Send + 'a,
-    packed: Compression,
-    declared: Compression,
-) -> io::Result<Box<dyn Read + Send + 'a>> {
+fn decoder<'a>(input: impl BufRead + Send + 'a, packed: Compression) -> io::Result<Box<dyn Read + Send + 'a>> {
     let decoder: Box<dyn Read + Send + 'a> = match packed {
         Compression::None => return Ok(Box::new(input)),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
@@ -229,9 +218,6 @@ fn decoder<'a>(
             Box::new(decoder)
         }
     };
-    if packed != declared {
-        tracing::debug!(?packed, ?declared, "a layer is packed differently than its media type says");
-    }
     Ok(Box::new(Damage { decoder, packed }))
 }
 

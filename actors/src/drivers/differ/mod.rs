@@ -10,8 +10,10 @@
 //! OCI image specification 1.1, layer.md (changesets, whiteouts); containerd `archive.Apply` and `diff/apply` for what
 //! that leaves open; kernel `filesystems/overlayfs.rst` for whiteouts and opaque folders on disk.
 
+mod changes;
 mod extract;
 mod inflate;
+mod make;
 mod tar;
 mod target;
 mod tree;
@@ -19,6 +21,10 @@ mod whiteout;
 
 #[cfg(test)]
 mod tests;
+
+pub use make::{DiffOptions, Diffed, diff};
+pub(crate) use tree::{below, is_opaque};
+pub(crate) use whiteout::hide_root;
 
 use crate::drivers::mount::TempMount;
 use inflate::Inflated;

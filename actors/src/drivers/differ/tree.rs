@@ -9,12 +9,12 @@ use super::{
     tar::{Entry, Time},
     target::{Target, Whiteouts},
 };
-use crate::drivers::attributes;
+use crate::drivers::{attributes, files};
 use rustix::{
     fd::OwnedFd,
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fgetxattr,
-        fsetxattr, fstat, futimens, mkdirat, openat, openat2, readlinkat_raw, statat,
+        AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags, fgetxattr, fsetxattr, fstat,
+        futimens, mkdirat, openat, openat2, readlinkat_raw, statat,
     },
     io::Errno,
 };
@@ -31,6 +31,9 @@ const LINKS_MAX: u32 = 40;
 const TRIES: u32 = 64;
 /// The longest target of a link (the kernel's `PATH_MAX`).
 const LINK_MAX_BYTES: usize = 4096;
+
+/// By which overlayfs knows a folder that hides what is below: mounted by root, and in a user namespace.
+pub(super) const OPAQUE_XATTRS: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
 /// An open folder.
 #[derive(Debug)]
@@ -49,9 +52,9 @@ impl Folder {
 /// The root, and what was found out below it.
 pub(super) struct Tree {
     root: Rc<Folder>,
-    lowers: Vec<PathBuf>,
+    pub(super) lowers: Vec<PathBuf>,
     pub(super) whiteouts: Whiteouts,
-    mark_implied: bool,
+    pub(super) mark_implied: bool,
     /// The folder of the member before: archives list a folder's members one after the other.
     last: Option<(Vec<u8>, Rc<Folder>)>,
     /// Folders that were needed before, or instead of, being listed.
@@ -228,7 +231,7 @@ impl Tree {
         if opaque {
             self.set_opaque(&folder)?;
         } else if let Some(below) = below(&self.lowers, path) {
-            attributes::copy_between(&below, &folder.fd)?;
+            attributes::copy_between(&below, &folder.fd).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
             let stat = fstat(&below)?;
             self.times.insert(folder.ino, (path.join(&b'/'), attributes::times_of(&stat)));
         }
@@ -282,7 +285,7 @@ impl Tree {
             return Ok(false);
         }
         match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(is_whiteout(&stat)),
+            Ok(stat) => Ok(files::is_whiteout(&stat)),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(errno),
         }
@@ -290,14 +293,10 @@ impl Tree {
 
     /// Hides what the layers below have in a folder.
     pub(super) fn set_opaque(&self, folder: &Folder) -> Result<(), Errno> {
-        let name = match self.whiteouts {
-            Whiteouts::Delete => return Ok(()),
-            Whiteouts::Overlay { userxattr: false } => "trusted.overlay.opaque",
-            Whiteouts::Overlay { userxattr: true } => "user.overlay.opaque",
-        };
+        let Whiteouts::Overlay { userxattr } = self.whiteouts else { return Ok(()) };
         // What a path led to may be open for looking up names only.
         let open = openat(&folder.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        fsetxattr(&open, name, b"y", XattrFlags::empty())
+        fsetxattr(&open, OPAQUE_XATTRS[usize::from(userxattr)], b"y", XattrFlags::empty())
     }
 
     /// Notes a listed folder's times.
@@ -334,11 +333,6 @@ impl Tree {
     }
 }
 
-/// Whether a file is a whiteout of overlayfs.
-pub(super) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
 /// Finds a folder in the layers below, as the kernel would merge them: the nearest that has it, unless something nearer
 /// hides it.
 pub(crate) fn below(lowers: &[PathBuf], path: &[Vec<u8>]) -> Option<OwnedFd> {
@@ -350,6 +344,12 @@ pub(crate) fn below(lowers: &[PathBuf], path: &[Vec<u8>]) -> Option<OwnedFd> {
         }
     }
     None
+}
+
+/// Whether a folder hides what is below.
+pub(crate) fn is_opaque(folder: &OwnedFd) -> bool {
+    let mut value = [0; 8];
+    OPAQUE_XATTRS.iter().any(|name| fgetxattr(folder, *name, &mut value[..]) == Ok(1) && value[0] == b'y')
 }
 
 enum Below {
@@ -369,9 +369,7 @@ fn find_below(lower: &Path, path: &[Vec<u8>]) -> Below {
             // A whiteout, a link, a file.
             Err(_) => return Below::Hidden,
         }
-        opaque |= ["trusted.overlay.opaque", "user.overlay.opaque"]
-            .iter()
-            .any(|name| fgetxattr(&here, *name, &mut [0u8; 8][..]).is_ok_and(|length| length > 0));
+        opaque |= is_opaque(&here);
     }
     Below::Found(here)
 }

@@ -3,13 +3,15 @@
 use super::{
     extract::displace,
     target::Whiteouts,
-    tree::{Folder, Tree},
+    tree::{Folder, OPAQUE_XATTRS, Tree},
 };
 use crate::drivers::files;
 use rustix::{
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, mknodat, openat, statat},
+    fd::OwnedFd,
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chownat, fsetxattr, mknodat, openat, statat},
     io::Errno,
 };
+use std::path::PathBuf;
 
 /// What a name means to those who read layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +44,19 @@ pub(super) fn is_aufs_record(path: &[u8]) -> bool {
 impl Tree {
     /// Hides what the layers below have in a folder, and removes what was in it before this layer.
     pub(super) fn opaque(&mut self, folder: &Folder) -> Result<(), Errno> {
-        self.set_opaque(folder)?;
-        self.prune(&reopen(folder)?)
+        let root = self.root();
+        match self.whiteouts {
+            // The kernel merges roots whatever they say: each name below is hidden on its own.
+            Whiteouts::Overlay { userxattr } if folder.ino == root.ino => {
+                self.prune(&reopen(folder)?)?;
+                hide_root(&root.fd, &self.lowers, userxattr)?;
+                if self.mark_implied { self.set_opaque(folder) } else { Ok(()) }
+            }
+            _ => {
+                self.set_opaque(folder)?;
+                self.prune(&reopen(folder)?)
+            }
+        }
     }
 
     /// Removes a name, or writes down that it is gone. What this layer itself has made of that name stays: whiteouts speak
@@ -55,7 +68,7 @@ impl Tree {
             Err(errno) => return Err(errno),
         };
         if let Some(stat) = there {
-            let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let is_folder = files::is_folder(&stat);
             if is_folder && (self.was_made(folder, name) || self.is_holding(stat.st_ino)) {
                 return self.opaque(&open(folder, name)?);
             }
@@ -83,7 +96,7 @@ impl Tree {
             for name in files::names(&folder.fd)? {
                 let name = name.to_bytes();
                 let stat = statat(&folder.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                let is_folder = files::is_folder(&stat);
                 let made = self.was_made(&folder, name);
                 if is_folder && (made || self.is_holding(stat.st_ino)) {
                     folders.push(open(&folder, name)?);
@@ -96,9 +109,30 @@ impl Tree {
     }
 }
 
+/// Hides all that the layers below have at their root, except what `root` has itself.
+pub(crate) fn hide_root(root: &OwnedFd, lowers: &[PathBuf], userxattr: bool) -> Result<(), Errno> {
+    for lower in lowers {
+        let lower = files::open_root(lower)?;
+        for name in files::names(&lower)? {
+            let below = statat(&lower, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            match statat(root, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(above) if files::is_folder(&above) && files::is_folder(&below) => {
+                    let folder = files::open_folder(root, &name)?;
+                    fsetxattr(&folder, OPAQUE_XATTRS[usize::from(userxattr)], b"y", XattrFlags::empty())?;
+                }
+                Err(Errno::NOENT) if !files::is_whiteout(&below) => {
+                    mknodat(root, &name, FileType::CharacterDevice, Mode::empty(), 0)?;
+                }
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    Ok(())
+}
+
 fn open(folder: &Folder, name: &[u8]) -> Result<Folder, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Folder::of(openat(&folder.fd, name, flags, Mode::empty())?)
+    Folder::of(files::open_folder(&folder.fd, name)?)
 }
 
 /// The same folder, open for reading its names.

@@ -1,14 +1,17 @@
 //! The folders that all backends keep: made whole, moved away whole, measured.
 
+use crate::drivers::files::{Found, is_folder, open_root, remove_tree, walk};
+use rustix::{
+    fd::OwnedFd,
+    fs::{Stat, fstat, syncfs},
+};
 use std::{
     collections::HashSet,
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 use wharf_messages::{Answer, Refusal, snapshot::Usage};
-
-use crate::drivers::files::remove_tree;
 
 /// A backend's root folder.
 pub(super) struct Folders {
@@ -18,9 +21,16 @@ pub(super) struct Folders {
 impl Folders {
     /// Opens a root, making it if it is not there.
     pub(super) fn open(root: &Path) -> Answer<Self> {
-        let this = Self { root: root.to_owned() };
+        // Mounts are done by other processes too, in folders of their own.
+        let root = std::path::absolute(root).map_err(|e| Refusal::io(format!("find {}", root.display()), &e))?;
+        // Mount options are one string: a path in it cannot hold what separates them.
+        if root.as_os_str().as_bytes().iter().any(|b| matches!(b, b':' | b',' | b'\\' | b'\n')) {
+            let root = root.display();
+            return Err(Refusal::invalid(format!("{root}: the root must be without colon, comma and backslash")));
+        }
+        let this = Self { root };
         for folder in ["snapshots", "new", "trash"] {
-            let path = root.join(folder);
+            let path = this.root.join(folder);
             // Containers' own files are below; only root looks in.
             fs::DirBuilder::new()
                 .recursive(true)
@@ -29,6 +39,13 @@ impl Folders {
                 .map_err(|e| Refusal::io(format!("make {}", path.display()), &e))?;
         }
         Ok(this)
+    }
+
+    /// The number of the snapshot whose files are at this path.
+    pub(super) fn id_of(&self, fs: &Path) -> Option<u64> {
+        let inner = fs.strip_prefix(self.root.join("snapshots")).ok()?;
+        let id = inner.to_str()?.strip_suffix("/fs")?.parse().ok()?;
+        (self.fs(id) == fs).then_some(id)
     }
 
     /// The folder of a snapshot.
@@ -78,15 +95,17 @@ impl Folders {
         }
     }
 
-    /// Deletes what is in the trash.
+    /// Deletes what is in the trash; what cannot be deleted does not keep the rest.
     pub(super) fn empty_trash(&self) -> Answer<()> {
         let trash = self.root.join("trash");
-        let doing = || format!("empty {}", trash.display());
-        for entry in fs::read_dir(&trash).map_err(|e| Refusal::io(doing(), &e))? {
-            let path = entry.map_err(|e| Refusal::io(doing(), &e))?.path();
-            remove_tree(&path).map_err(|e| Refusal::io(format!("delete {}", path.display()), &e))?;
+        let doing = |e: &io::Error| Refusal::io(format!("empty {}", trash.display()), e);
+        let mut first = Ok(());
+        for entry in fs::read_dir(&trash).map_err(|e| doing(&e))? {
+            let path = entry.map_err(|e| doing(&e))?.path();
+            let removed = remove_tree(&path);
+            first = first.and(removed.map_err(|e| Refusal::io(format!("delete {}", path.display()), &e)));
         }
-        Ok(())
+        first
     }
 
     /// Moves unknown folders and half-made ones into the trash.
@@ -110,41 +129,45 @@ impl Folders {
 
     /// Measures a snapshot's own files: disk space and inodes, hard links once.
     pub(super) fn usage(&self, id: u64) -> Answer<Usage> {
-        let fs = self.fs(id);
+        self.measure(id, |_, _| Ok(true))
+    }
+
+    /// Measures a snapshot's own files while `keep` looks at each and says whether it counts; it gets the root's too, and
+    /// may change or delete what it gets.
+    pub(super) fn measure(
+        &self,
+        id: u64,
+        mut keep: impl FnMut(&OwnedFd, Option<&Found<'_>>) -> io::Result<bool>,
+    ) -> Answer<Usage> {
+        let doing = |e: io::Error| Refusal::io(format!("measure snapshot {id}"), &e);
+        let root = open_root(&self.fs(id)).map_err(|e| doing(e.into()))?;
         let mut usage = Usage::default();
         let mut links = HashSet::new();
-        measure(&fs, &mut usage, &mut links).map_err(|e| Refusal::io(format!("measure snapshot {id}"), &e))?;
+        let mut add = |stat: &Stat| {
+            if stat.st_nlink > 1 && !is_folder(stat) && !links.insert(stat.st_ino) {
+                return;
+            }
+            usage.inodes += 1;
+            // Counts 512 bytes, whatever the file system's own block is.
+            usage.size_bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+        };
+        let mut measured = || -> io::Result<()> {
+            keep(&root, None)?;
+            add(&fstat(&root)?);
+            walk(&root, |found| {
+                if keep(&root, Some(found))? {
+                    add(&found.stat);
+                }
+                Ok(())
+            })
+        };
+        measured().map_err(doing)?;
         Ok(usage)
     }
-}
 
-fn measure(folder: &Path, usage: &mut Usage, links: &mut HashSet<u64>) -> io::Result<()> {
-    let mut add = |meta: &fs::Metadata| {
-        if meta.nlink() > 1 && !meta.is_dir() && !links.insert(meta.ino()) {
-            return;
-        }
-        usage.inodes += 1;
-        // st_blocks counts 512 bytes, whatever the file system's own block is.
-        usage.size_bytes += meta.blocks() * 512;
-    };
-    add(&fs::symlink_metadata(folder)?);
-    // A list instead of recursion: how deep a tree is, an image decides.
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let meta = entry.metadata()?;
-            add(&meta);
-            if meta.is_dir() {
-                folders.push(entry.path());
-            }
-        }
+    /// Waits until a snapshot's files are on the disk.
+    pub(super) fn sync(&self, id: u64) -> Answer<()> {
+        let synced = open_root(&self.fs(id)).and_then(syncfs);
+        synced.map_err(|e| Refusal::io(format!("sync snapshot {id}"), &e.into()))
     }
-    Ok(())
-}
-
-/// Writes everything of the file system that holds `path` to the disk.
-pub(super) fn sync(path: &Path) -> io::Result<()> {
-    let file = fs::File::open(path)?;
-    rustix::fs::syncfs(&file).map_err(Into::into)
 }

@@ -11,6 +11,7 @@
 //! ```
 
 mod folders;
+mod late;
 mod native;
 mod overlayfs;
 #[cfg(test)]
@@ -82,8 +83,14 @@ pub trait Snapshotter: Send + Sync {
     /// What the disk says.
     fn sweep(&self, known: &dyn Fn(u64) -> bool) -> Answer<Vec<u64>>;
 
-    /// Whether a snapshot may be prepared without its parent and get it when it is committed.
+    /// Whether a snapshot may be prepared without its parent and get it when it is committed: `place` has it then.
     fn late_parent(&self) -> bool {
+        false
+    }
+
+    /// Whether these mounts are of a snapshot without parent that may get one when it is committed. A layer has to be
+    /// applied to it with [`late_parent`](crate::drivers::differ::ApplyOptions::late_parent).
+    fn awaits_parent(&self, _mounts: &[Mount]) -> bool {
         false
     }
 }

@@ -1,16 +1,11 @@
 //! Snapshots as full copies: works on every file system, takes more time and space.
 
-use super::{
-    Placement, Snapshotter,
-    folders::{self, Folders},
-};
-use crate::drivers::attributes;
-use rustix::fs::{FileType, Mode};
+use super::{Placement, Snapshotter, folders::Folders};
+use crate::drivers::files::copy_tree;
 use std::{
-    collections::HashMap,
-    fs, io,
-    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
 };
 use wharf_messages::{
     Answer, Mount, Refusal,
@@ -74,8 +69,7 @@ impl Snapshotter for Native {
 
     fn commit(&self, place: &Placement<'_>) -> Answer<Usage> {
         let usage = self.folders.usage(place.id)?;
-        let fs = self.folders.fs(place.id);
-        folders::sync(&fs).map_err(|e| Refusal::io(format!("sync snapshot {}", place.id), &e))?;
+        self.folders.sync(place.id)?;
         Ok(usage)
     }
 
@@ -93,60 +87,5 @@ impl Snapshotter for Native {
 
     fn sweep(&self, known: &dyn Fn(u64) -> bool) -> Answer<Vec<u64>> {
         self.folders.sweep(known)
-    }
-}
-
-/// Copies a tree with all that its files are: owners, modes, attributes, times, links, devices, holes.
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    let mut links: HashMap<u64, PathBuf> = HashMap::new();
-    // Folders get their times last, from the deepest up: filling them changes them.
-    let mut done: Vec<(PathBuf, PathBuf)> = Vec::new();
-    let mut folders = vec![(from.to_owned(), to.to_owned())];
-    while let Some((from, to)) = folders.pop() {
-        fs::DirBuilder::new().mode(0o700).create(&to)?;
-        for entry in fs::read_dir(&from)? {
-            let entry = entry?;
-            let (source, target) = (entry.path(), to.join(entry.file_name()));
-            let meta = entry.metadata()?;
-            if meta.is_dir() {
-                folders.push((source, target));
-                continue;
-            }
-            if meta.nlink() > 1 {
-                if let Some(first) = links.get(&meta.ino()) {
-                    fs::hard_link(first, &target)?;
-                    continue;
-                }
-                links.insert(meta.ino(), target.clone());
-            }
-            copy_file(&source, &target, &meta)?;
-            attributes::copy(&source, &target)?;
-        }
-        done.push((from, to));
-    }
-    for (from, to) in done.iter().rev() {
-        attributes::copy(from, to)?;
-    }
-    Ok(())
-}
-
-fn copy_file(from: &Path, to: &Path, meta: &fs::Metadata) -> io::Result<()> {
-    let kind = meta.file_type();
-    let node = |kind: FileType, device: u64| {
-        rustix::fs::mknodat(rustix::fs::CWD, to, kind, Mode::from_raw_mode(0o600), device).map_err(io::Error::from)
-    };
-    if kind.is_file() {
-        // The kernel shares blocks where the file system can, and keeps holes.
-        fs::copy(from, to).map(|_| ())
-    } else if kind.is_symlink() {
-        std::os::unix::fs::symlink(fs::read_link(from)?, to)
-    } else if kind.is_char_device() {
-        node(FileType::CharacterDevice, meta.rdev())
-    } else if kind.is_block_device() {
-        node(FileType::BlockDevice, meta.rdev())
-    } else if kind.is_fifo() {
-        node(FileType::Fifo, 0)
-    } else {
-        node(FileType::Socket, 0)
     }
 }

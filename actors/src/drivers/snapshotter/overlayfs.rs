@@ -1,14 +1,11 @@
 //! Snapshots as the kernel's overlay layers them: each holds only what it changes.
 
-use super::{
-    Placement, Snapshotter,
-    folders::{self, Folders},
-};
-use crate::drivers::attributes;
+use super::{Placement, Snapshotter, folders::Folders, late};
+use crate::drivers::{attributes, files};
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 use wharf_messages::{
     Answer, Mount, Refusal,
@@ -20,6 +17,8 @@ pub struct Overlayfs {
     folders: Folders,
     /// Options every mount gets.
     options: Vec<String>,
+    /// Whether folders can be marked as [`late`] needs it.
+    late_parent: bool,
 }
 
 impl Overlayfs {
@@ -34,7 +33,12 @@ impl Overlayfs {
         if Path::new("/sys/module/overlay/parameters/index").exists() {
             options.push("index=off".to_owned());
         }
-        Ok(Self { folders, options })
+        let late_parent = !files::in_user_namespace();
+        if !late_parent {
+            // Only the initial namespace's root may write trusted attributes.
+            options.push("userxattr".to_owned());
+        }
+        Ok(Self { folders, options, late_parent })
     }
 
     fn path(&self, id: u64, part: &str) -> String {
@@ -100,9 +104,9 @@ impl Snapshotter for Overlayfs {
     }
 
     fn commit(&self, place: &Placement<'_>) -> Answer<Usage> {
-        let usage = self.folders.usage(place.id)?;
-        let fs = self.folders.fs(place.id);
-        folders::sync(&fs).map_err(|e| Refusal::io(format!("sync snapshot {}", place.id), &e))?;
+        let lowers: Vec<PathBuf> = place.ancestors.iter().map(|id| self.folders.fs(*id)).collect();
+        let usage = self.folders.measure(place.id, |root, found| late::settle(root, found, &lowers))?;
+        self.folders.sync(place.id)?;
         Ok(usage)
     }
 
@@ -123,7 +127,13 @@ impl Snapshotter for Overlayfs {
     }
 
     fn late_parent(&self) -> bool {
-        true
+        self.late_parent
+    }
+
+    fn awaits_parent(&self, mounts: &[Mount]) -> bool {
+        let [mount] = mounts else { return false };
+        let writable = mount.kind == "bind" && mount.options.iter().any(|o| o == "rw");
+        self.late_parent && writable && self.folders.id_of(Path::new(&mount.source)).is_some()
     }
 }
 
@@ -154,7 +164,7 @@ pub fn check(root: &Path) -> Answer<()> {
             crate::drivers::mount::unmount(&merged).map_err(|r| io::Error::other(r.to_string()))
         };
         let tried = made();
-        crate::drivers::files::remove_tree(&folder)?;
+        files::remove_tree(&folder)?;
         tried
     };
     attempt().map_err(|e| Refusal::failed_precondition(format!("overlayfs does not work on {}: {e}", root.display())))

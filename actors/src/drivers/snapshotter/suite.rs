@@ -163,3 +163,125 @@ fn what_is_removed_or_unknown_goes_through_the_trash() {
         assert_eq!(left, 0);
     });
 }
+
+#[test]
+fn what_containers_do_to_the_layer_below_is_seen_above_alone() {
+    run(|backend, temp| {
+        layer(backend, temp, 1, &[], |root| {
+            for folder in ["keep", "move/deep", "chown"] {
+                fs::create_dir_all(root.join(folder)).unwrap();
+                fs::write(root.join(folder).join("f"), folder).unwrap();
+            }
+            fs::hard_link(root.join("keep/f"), root.join("keep/g")).unwrap();
+        });
+        layer(backend, temp, 2, &[1], |root| {
+            std::os::unix::fs::chown(root.join("chown/f"), Some(5), Some(6)).unwrap();
+            std::os::unix::fs::chown(root.join("chown"), Some(5), Some(6)).unwrap();
+            fs::rename(root.join("move/deep/f"), root.join("moved")).unwrap();
+            fs::set_permissions(root.join("keep/f"), fs::Permissions::from_mode(0o600)).unwrap();
+            fs::hard_link(root.join("keep/f"), root.join("h")).unwrap();
+            // Gone and made again: nothing of before comes back.
+            fs::remove_dir_all(root.join("move")).unwrap();
+            fs::create_dir(root.join("move")).unwrap();
+        });
+        layer(backend, temp, 3, &[2, 1], |root| {
+            fs::remove_file(root.join("moved")).unwrap();
+            fs::write(root.join("move/new"), "").unwrap();
+        });
+        view(backend, temp, 4, &[3, 2, 1], |root| {
+            let meta = fs::metadata(root.join("chown/f")).unwrap();
+            assert_eq!((meta.uid(), meta.gid(), fs::metadata(root.join("chown")).unwrap().uid()), (5, 6, 5));
+            assert!(!root.join("moved").exists() && !root.join("move/deep").exists() && root.join("move/new").exists());
+            assert_eq!(fs::metadata(root.join("h")).unwrap().mode() & 0o777, 0o600);
+            assert_eq!(fs::read(root.join("h")).unwrap(), b"keep");
+        });
+        view(backend, temp, 5, &[1], |root| {
+            assert_eq!(fs::metadata(root.join("chown/f")).unwrap().uid(), 0);
+            assert_eq!(fs::read(root.join("move/deep/f")).unwrap(), b"move/deep");
+        });
+    });
+}
+
+#[test]
+fn two_of_one_parent_do_not_meet() {
+    run(|backend, temp| {
+        layer(backend, temp, 1, &[], |root| fs::write(root.join("a"), "1").unwrap());
+        let (left, right) = (place(2, Active, &[1]), place(3, Active, &[1]));
+        let mount = |at| {
+            backend.prepare(at).unwrap();
+            TempMount::new(&backend.mounts(at).unwrap(), temp).unwrap()
+        };
+        let (one, two) = (mount(&left), mount(&right));
+        fs::write(one.path().join("a"), "left").unwrap();
+        fs::remove_file(two.path().join("a")).unwrap();
+        assert_eq!(fs::read(one.path().join("a")).unwrap(), b"left");
+        assert!(!two.path().join("a").exists());
+        // Removing one while it is mounted harms neither the other nor the parent.
+        backend.remove(2).unwrap();
+        fs::write(two.path().join("b"), "").unwrap();
+        drop(one);
+        backend.empty_trash().unwrap();
+        view(backend, temp, 4, &[1], |root| assert_eq!(fs::read(root.join("a")).unwrap(), b"1"));
+    });
+}
+
+#[test]
+fn all_kinds_of_files_and_their_holes_are_kept() {
+    run(|backend, temp| {
+        layer(backend, temp, 1, &[], |root| {
+            let node = |name: &str, kind, device| {
+                let mode = rustix::fs::Mode::from_raw_mode(0o640);
+                rustix::fs::mknodat(rustix::fs::CWD, root.join(name), kind, mode, device).unwrap();
+            };
+            node("null", rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+            node("pipe", rustix::fs::FileType::Fifo, 0);
+            let sparse = fs::File::create(root.join("sparse")).unwrap();
+            sparse.set_len(64 << 20).unwrap();
+            rustix::io::pwrite(&sparse, b"middle", 32 << 20).unwrap();
+            let old = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(5, 7));
+            fs::create_dir(root.join("old")).unwrap();
+            fs::write(root.join("old/f"), "").unwrap();
+            fs::File::open(root.join("old")).unwrap().set_times(old).unwrap();
+        });
+        layer(backend, temp, 2, &[1], |_| {});
+        view(backend, temp, 3, &[2, 1], |root| {
+            let null = fs::metadata(root.join("null")).unwrap();
+            assert_eq!((null.rdev(), null.mode() & 0o777), (rustix::fs::makedev(1, 3), 0o640));
+            assert_eq!(fs::metadata(root.join("sparse")).unwrap().len(), 64 << 20);
+            let old = fs::metadata(root.join("old")).unwrap();
+            assert_eq!((old.mtime(), old.mtime_nsec()), (5, 7));
+        });
+        let usage = backend.usage(1).unwrap();
+        assert!(usage.size_bytes < 1 << 20, "{usage:?}");
+        assert!(backend.usage(2).unwrap().size_bytes < 1 << 20, "a copy keeps holes");
+    });
+}
+
+#[test]
+fn a_crash_in_the_middle_leaves_what_is_swept() {
+    run(|backend, temp| {
+        let root = temp.parent().unwrap().join("root");
+        // As a crash between making and renaming, and one between renaming and the row, would leave it.
+        fs::create_dir_all(root.join("new/7/fs/half")).unwrap();
+        layer(backend, temp, 8, &[], |_| {});
+        fs::create_dir_all(root.join("snapshots/not-a-number")).unwrap();
+        let mut swept = backend.sweep(&|_| false).unwrap();
+        swept.sort_unstable();
+        assert_eq!(swept, [7, 8]);
+        assert!(root.join("snapshots/not-a-number").exists(), "what is not ours is left alone");
+        backend.empty_trash().unwrap();
+        // A number whose making was cut off can be used.
+        fs::create_dir_all(root.join("new/9/fs/half")).unwrap();
+        layer(backend, temp, 9, &[], |root| assert!(!root.join("half").exists()));
+    });
+}
+
+#[test]
+fn a_root_that_mount_options_cannot_name_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a:b", "a,b", "a\\b"] {
+        let refused = |refusal: wharf_messages::Refusal| refusal.kind == RefusalKind::InvalidArgument;
+        assert!(refused(Overlayfs::open(&dir.path().join(name)).err().unwrap()), "{name}");
+        assert!(!dir.path().join(name).exists());
+    }
+}

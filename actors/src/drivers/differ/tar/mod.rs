@@ -9,9 +9,11 @@ mod header;
 mod pax;
 mod read;
 mod sparse;
+mod write;
 
 pub use read::Reader;
 pub(crate) use read::shown;
+pub use write::Writer;
 
 /// The unit of everything in an archive.
 pub const BLOCK_BYTES: usize = 512;

@@ -53,7 +53,7 @@ fn everything(root: &Path) {
 }
 
 /// Packs with GNU tar, extracts with both, compares.
-fn agree(source: &Path, options: &[&str]) {
+pub(super) fn agree(source: &Path, options: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let (archive, theirs, ours) = (dir.path().join("a.tar"), dir.path().join("theirs"), dir.path().join("ours"));
     fs::create_dir(&theirs).unwrap();
@@ -98,4 +98,11 @@ fn every_format_of_gnu_tar_extracts_the_same() {
     for format in [&["--format=gnu"][..], &["--format=gnu", "--sparse"], &["--format=oldgnu", "--sparse"]] {
         agree(dir.path(), format);
     }
+}
+
+#[test]
+fn a_real_tree_extracts_the_same() {
+    // Whatever this machine has there: programs, links, setuid.
+    agree(Path::new("/usr/sbin"), &["--format=gnu"]);
+    agree(Path::new("/usr/share/perl5"), &["--format=posix"]);
 }

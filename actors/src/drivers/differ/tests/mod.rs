@@ -3,6 +3,8 @@
 mod archive;
 mod gnu;
 mod hostile;
+mod make;
+mod random;
 mod streams;
 mod whiteouts;
 
@@ -50,6 +52,18 @@ fn sha256(bytes: &[u8]) -> Digest {
     Digest::from_sha256(&sha2::Sha256::digest(bytes).into())
 }
 
+/// All of a file's extended attributes.
+fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut names, mut value) = (vec![0; 65536], vec![0; 65536]);
+    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
+    let names = names[..length].split(|b| *b == 0).filter(|name| !name.is_empty());
+    let read = |name: &[u8]| {
+        let size = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+        (String::from_utf8(name.to_vec()).unwrap(), value[..size].to_vec())
+    };
+    names.map(read).collect()
+}
+
 /// Everything that can be seen of a tree, by path.
 fn listing(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -79,8 +93,7 @@ fn listing(root: &Path) -> BTreeMap<String, String> {
         };
         let link =
             if meta.is_dir() { String::new() } else { first_names.entry(meta.ino()).or_insert(name.clone()).clone() };
-        let mut xattrs = crate::drivers::attributes::xattrs(&path).unwrap();
-        xattrs.sort();
+        let xattrs = xattrs(&path);
         let seen = format!(
             "{:o} {}:{} mtime {}.{:09} link {link} {xattrs:?} {content}",
             meta.mode(),

@@ -114,6 +114,19 @@ fn a_folder_removed_and_implied_anew_is_empty_below() {
 }
 
 #[test]
+fn an_opaque_root_hides_everything() {
+    for first in [true, false] {
+        let mut members = vec![Member::file("etc/new", "2"), Member::folder("dir"), Member::file("gone", "2")];
+        members.insert(if first { 0 } else { members.len() }, Member::whiteout(".wh..wh..opq"));
+        both(&[base(), Archive::of(members)], |root| {
+            assert_eq!(names(root), ["dir", "etc", "gone"], "first: {first}");
+            assert_eq!(names(&root.join("etc")), ["new"], "first: {first}");
+            assert_eq!(names(&root.join("dir")).len(), 0, "first: {first}");
+        });
+    }
+}
+
+#[test]
 fn kinds_replace_each_other() {
     let second = Archive::of([
         Member::file("dir", "2"),

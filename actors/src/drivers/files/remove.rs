@@ -1,30 +1,15 @@
-//! Trees of files that somebody else made: read and removed without trusting their shape.
+//! Deleting trees.
 
+use super::{NAMES_BYTES, open_folder as open};
 use rustix::{
-    fd::{AsFd, OwnedFd},
+    fd::OwnedFd,
     fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, openat, renameat_with, unlinkat},
     io::Errno,
 };
-use std::{ffi::CString, io, mem::MaybeUninit, path::Path};
+use std::{io, mem::MaybeUninit, path::Path};
 
-/// The buffer for reading names.
-const NAMES_BYTES: usize = 8 << 10;
 /// How deep a removal goes before it moves what is deeper up.
 const DEPTH_MAX: usize = 32;
-
-/// The names in a folder.
-pub(crate) fn names(folder: impl AsFd) -> Result<Vec<CString>, Errno> {
-    let mut names = Vec::new();
-    let mut buffer = [MaybeUninit::uninit(); NAMES_BYTES];
-    let mut entries = RawDir::new(folder, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
-}
 
 /// Deletes a tree; fine if it is not there. Links are deleted, not followed.
 ///
@@ -61,10 +46,6 @@ pub(crate) fn remove_tree_at(parent: &OwnedFd, name: &[u8]) -> Result<(), Errno>
             other => return other,
         }
     }
-}
-
-fn open(parent: &OwnedFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn clear(folder: &OwnedFd, top: &OwnedFd, depth: usize, moved: &mut u64) -> Result<(), Errno> {
