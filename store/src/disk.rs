@@ -75,7 +75,7 @@ impl Gate {
     }
 }
 
-/// One handle of the database's bytes. Locking is the root's affair, not redb's: see [`crate::open`].
+/// One handle of the database's bytes. Locking is the root's affair, not redb's: see [`crate::open()`].
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub disk: Arc<dyn Disk>,

@@ -1,6 +1,6 @@
 //! The durable store: rows that are the truth, a log that is the history, and the bytes of blobs.
 //!
-//! - [`open`] gives a [`Store`] to read from, which everybody may have, and the one [`Writer`], which the journal has.
+//! - [`open()`] gives a [`Store`] to read from, which everybody may have, and the one [`Writer`], which the journal has.
 //! - A [`Commit`] changes rows and appends its events in one transaction, or changes nothing. [`Change`] says what can be
 //!   changed and what each change demands.
 //! - A [`Reader`] is one moment of all rows and the log; readers and the writer do not wait for each other.

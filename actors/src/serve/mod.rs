@@ -1,7 +1,7 @@
 //! How a front end has a call done: one trait, one method, whatever the call's shape.
 //!
-//! Commands become messages to actors ([`commands`]), queries become reads of the store ([`queries`]), and what streams
-//! is in [`streams`] and [`transfer`].
+//! Commands become messages to actors (`commands.rs`), queries become reads of the store (`queries.rs`), and what streams
+//! is in `streams.rs` and `transfer.rs`.
 
 mod commands;
 mod queries;

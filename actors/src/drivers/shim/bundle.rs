@@ -6,6 +6,7 @@
 //!   rootfs/        where the shim mounts the root file system
 //!   log            FIFO: the shim's own log
 //!   address        where the shim listens (the shim writes it)
+//!   shim-binary-path   the shim's program, written before it is started: for cleaning up after one that no row names
 //!   exits/         a JSON file a process that has ended (the shim writes them)
 //! ```
 
@@ -20,12 +21,18 @@ use serde::Deserialize;
 use std::{
     fs, io,
     io::Read,
-    os::unix::fs::DirBuilderExt,
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::DirBuilderExt,
+    },
     path::{Path, PathBuf},
 };
 use wharf_messages::{Answer, ContainerId, ExecId, Namespace, Refusal, Timestamp, task::Exit};
 
 const FOLDER: &str = "io.containerd.runtime.v2.task";
+/// # Spec
+/// API reference, section 3 "Shim bootstrap": the bundle's files.
+const BINARY_FILE: &str = "shim-binary-path";
 /// A record is a few hundred bytes; more is not ours.
 const EXIT_RECORD_MAX_BYTES: u64 = 64 << 10;
 
@@ -95,6 +102,30 @@ impl Bundle {
             }
             Refusal::io(doing(), &e)
         })
+    }
+
+    /// Notes the shim's program.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn note_binary(&self, binary: &Path) -> Answer<()> {
+        let path = self.path.join(BINARY_FILE);
+        fs::write(&path, binary.as_os_str().as_bytes())
+            .map_err(|e| Refusal::io(format!("write {}", path.display()), &e))
+    }
+
+    /// The shim's program, if one was about to be started.
+    #[must_use]
+    pub fn binary(&self) -> Option<PathBuf> {
+        let bytes = fs::read(self.path.join(BINARY_FILE)).ok().filter(|bytes| !bytes.is_empty())?;
+        Some(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
+    }
+
+    /// Where its shim listens or listened, as the shim wrote it.
+    #[must_use]
+    pub fn address(&self) -> Option<String> {
+        let address = fs::read_to_string(self.path.join("address")).ok()?;
+        address.starts_with("unix://").then_some(address)
     }
 
     /// Unmounts what is left on its rootfs and removes the folder; fine if there is none.
@@ -205,6 +236,9 @@ mod tests {
         bundle.create(b"{}").unwrap();
         assert_eq!(bundle.create(b"{}").unwrap_err().kind, wharf_messages::RefusalKind::AlreadyExists);
         assert_eq!(Bundle::all(state.path()).unwrap(), [task("one")]);
+        assert_eq!(bundle.binary(), None);
+        bundle.note_binary(Path::new("/bin/a-shim")).unwrap();
+        assert_eq!(bundle.binary(), Some("/bin/a-shim".into()));
         bundle.remove().unwrap();
         bundle.remove().unwrap();
         assert!(Bundle::all(state.path()).unwrap().is_empty());

@@ -5,7 +5,7 @@ use super::{
     connection::Connection,
 };
 use async_trait::async_trait;
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::unix::pipe,
@@ -18,6 +18,9 @@ use wharf_messages::{
 
 /// The longest line of a shim's log that is passed on; the rest of it is cut.
 const LOG_LINE_MAX_BYTES: u64 = 16 << 10;
+
+/// How long a shim that is to go may take before its own `delete` goes on without it.
+const END_LIMIT: Duration = Duration::from_secs(3);
 
 /// How shims are started.
 #[derive(Debug, Clone)]
@@ -63,6 +66,26 @@ impl ProcessShims {
         Bundle::of(&self.state, task)
     }
 
+    /// Ends a shim that may still serve although nobody wants its task; one that is gone already is as well.
+    async fn end_shim(&self, task: &TaskId, bundle: &Bundle) {
+        let Some(address) = bundle.address() else { return };
+        let ending = async {
+            let shim = self.connect(task, &ShimAddress { address, version: 3, binary: String::new() }).await?;
+            // Each may be refused for what is not there; what matters is that nothing is left for the next.
+            for refused in
+                [shim.kill(None, 9, true).await.err(), shim.wait(None).await.err(), shim.delete(None).await.err()]
+            {
+                tracing::debug!(%task, ?refused, "ending a shim");
+            }
+            shim.shutdown().await
+        };
+        match tokio::time::timeout(END_LIMIT, ending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => tracing::debug!(%task, %refusal, "the shim does not serve any more"),
+            Err(_) => tracing::warn!(%task, "the shim did not end in time"),
+        }
+    }
+
     async fn connect(&self, task: &TaskId, address: &ShimAddress) -> Answer<Arc<dyn Shim>> {
         Ok(Arc::new(Connection::open(task, address).await?))
     }
@@ -80,7 +103,9 @@ impl ShimLauncher for ProcessShims {
         let task = launch.task;
         let bundle = self.bundle(&task);
         let making = bundle.clone();
-        spawn_blocking(move || making.create(&launch.spec_json)).await.map_err(joined)??;
+        let noted = binary.clone();
+        let make = move || making.create(&launch.spec_json).and_then(|()| making.note_binary(&noted));
+        spawn_blocking(make).await.map_err(joined)??;
         let log = follow_log(&task, &bundle);
         let started = async {
             let address =
@@ -122,10 +147,12 @@ impl ShimLauncher for ProcessShims {
         // The shim's own record is the truth; its cleanup only knows that it had to kill.
         let recorded = bundle.exit_record(None);
         let mut exit = Exit { code: EXIT_KILLED, exited_at: Timestamp::ZERO, oom: false };
-        if let Some(address) = address
+        // Without a row's word (a crash between launch and commit) the bundle knows its shim.
+        let binary = address.map(|address| PathBuf::from(&address.binary)).or_else(|| bundle.binary());
+        if let Some(binary) = binary
             && bundle.path().exists()
         {
-            let binary = PathBuf::from(&address.binary);
+            self.end_shim(task, &bundle).await;
             match self.environment.delete(&binary, task, bundle.path()).await {
                 Ok((_, code, exited_at)) => exit = Exit { code, exited_at, oom: false },
                 Err(error) => tracing::warn!(%task, %error, "the shim's own cleanup failed"),

@@ -1,7 +1,7 @@
 //! Shims: the processes that hold containers, one each, and outlive the daemon.
 //!
 //! [`ShimLauncher`] starts and finds them, [`Shim`] is the conversation with one. The real ones speak containerd's shim
-//! protocol, so wharf's own shim and any containerd shim work alike; [`crate::drivers::fake`] has one for tests.
+//! protocol, so wharf's own shim and any containerd shim work alike; tests have a fake one.
 //!
 //! # Spec
 //! containerd `runtime/v2/README.md` (1.6) and API reference, section 3 "Shim bootstrap".

@@ -1,7 +1,7 @@
 //! Snapshotters: where file systems in layers are kept, one folder a snapshot.
 //!
 //! Keys, parents and labels are rows of the store; a backend knows numbers. All backends pass the suite in
-//! [`suite`].
+//! `suite.rs`.
 //!
 //! ```text
 //!   ROOT/snapshots/7/fs      the snapshot's own files
