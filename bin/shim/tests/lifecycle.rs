@@ -217,6 +217,30 @@ fn a_container_without_streams_may_write() {
 }
 
 #[test]
+fn hooks_run_and_the_order_stays() {
+    let mut world = World::new(&["true"]);
+    let mark = |name: &str| {
+        let script = format!("sleep 0.05; echo > {}", world.folder.0.join(name).display());
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+    };
+    let mut spec = spec(&world.id, &["true"]);
+    spec["hooks"] = json!({"poststart": mark("started"), "poststop": mark("stopped")});
+    std::fs::write(world.bundle.join("config.json"), spec.to_string()).unwrap();
+    world.start_shim(3);
+    let client = world.client();
+    client.create(&world.create_request()).unwrap();
+    // It ends while its hook still runs.
+    client.start(&world.id, "").unwrap();
+    assert!(world.folder.0.join("started").exists());
+    assert_eq!(client.wait(&world.id, "").unwrap(), 0);
+    client.delete(&world.id, "").unwrap();
+    assert!(world.folder.0.join("stopped").exists());
+    world.assert_gone();
+    world.events.wait_for("/tasks/delete");
+    assert_eq!(world.events.topics(), ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+}
+
+#[test]
 fn containers_of_a_group_share_a_shim() {
     let grouped = |id: &str| {
         let mut spec = spec(id, &["sleep", "1000"]);

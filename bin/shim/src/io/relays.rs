@@ -189,3 +189,107 @@ impl Relays {
         std::mem::take(&mut self.again)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::fifo::{Output, open_output};
+    use crate::io::relay::{Sink, Source};
+    use rustix::fs::{FileType, Mode, OFlags};
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use std::io::{Read, Write};
+    use std::path::PathBuf;
+
+    struct Fifo(PathBuf);
+
+    impl Fifo {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("wharf-shim-relays-{name}-{}", std::process::id()));
+            rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+            Self(path)
+        }
+
+        fn reader(&self) -> std::fs::File {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            rustix::fs::open(&self.0, flags, Mode::empty()).unwrap().into()
+        }
+    }
+
+    impl Drop for Fifo {
+        fn drop(&mut self) {
+            std::fs::remove_file(&self.0).ok();
+        }
+    }
+
+    /// A relay into a FIFO, and the end that feeds it.
+    fn relay(fifo: &Fifo) -> (Relay, std::fs::File) {
+        let (source, feed) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).unwrap();
+        let Output::Fifo(sink) = open_output(&fifo.0).unwrap() else { panic!("a fifo is no file") };
+        (Relay::new(Source::Pipe(source), Sink::Fifo(sink)), feed.into())
+    }
+
+    #[test]
+    fn without_a_reader_the_newest_output_is_kept_and_nothing_blocks() {
+        let (fifo, mut reactor, mut relays) = (Fifo::new("orphan"), Reactor::new().unwrap(), Relays::default());
+        let (copy, mut feed) = relay(&fifo);
+        let number = relays.add(&reactor, copy, 1).unwrap();
+        let settle = |relays: &mut Relays, reactor: &mut Reactor| {
+            assert_eq!(relays.pump(reactor, number), None);
+            while relays.have_more() {
+                for relay in relays.take_more() {
+                    assert_eq!(relays.pump(reactor, relay), None);
+                }
+            }
+        };
+        // Until both pipes are full the output waits for a reader.
+        let mut written = 0;
+        while feed.write(&[b'o'; 4096]).inspect(|count| written += count).is_ok() {
+            settle(&mut relays, &mut reactor);
+        }
+        assert!(written >= 128 << 10);
+        // Ten seconds later nobody has come.
+        assert_eq!(relays.due(&mut reactor, number), None);
+        settle(&mut relays, &mut reactor);
+        for _ in 0..100 {
+            feed.write_all(&[b'n'; 4096]).unwrap();
+            settle(&mut relays, &mut reactor);
+        }
+        let mut text = Vec::new();
+        fifo.reader().read_to_end(&mut text).unwrap_err();
+        assert!(text.iter().all(|byte| *byte == b'n'), "the oldest has made room");
+    }
+
+    #[test]
+    fn a_slow_reader_loses_nothing() {
+        let (fifo, mut reactor, mut relays) = (Fifo::new("slow"), Reactor::new().unwrap(), Relays::default());
+        let (copy, mut feed) = relay(&fifo);
+        let number = relays.add(&reactor, copy, 1).unwrap();
+        let mut reader = fifo.reader();
+        while feed.write(&[b'x'; 4096]).is_ok() {
+            assert_eq!(relays.pump(&mut reactor, number), None);
+        }
+        assert_eq!(relays.due(&mut reactor, number), None);
+        assert!(feed.write(b"x").is_err(), "it still waits for the reader");
+        let mut buffer = [0; 65536];
+        let read = reader.read(&mut buffer).unwrap();
+        assert!(read > 0);
+        assert_eq!(relays.pump(&mut reactor, number), None);
+        feed.write_all(b"x").unwrap();
+    }
+
+    #[test]
+    fn output_that_was_not_read_waits_for_its_reader() {
+        let (fifo, mut reactor, mut relays) = (Fifo::new("unread"), Reactor::new().unwrap(), Relays::default());
+        let (copy, mut feed) = relay(&fifo);
+        let number = relays.add(&reactor, copy, 7).unwrap();
+        feed.write_all(b"last words").unwrap();
+        drop(feed);
+        assert_eq!(relays.pump(&mut reactor, number), Some(Ended { relay: number, owner: 7 }));
+        assert_eq!(relays.due(&mut reactor, number), None);
+        let mut reader = fifo.reader();
+        relays.due(&mut reactor, number);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "last words", "and then the end");
+    }
+}

@@ -87,6 +87,7 @@ impl Shim {
             runtime,
             creating: true,
             busy: true,
+            starting: false,
             queue: VecDeque::new(),
             cgroup: None,
             memory: None,

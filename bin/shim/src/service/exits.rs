@@ -54,11 +54,12 @@ impl Shim {
         self.release_held_exit(&name.container);
     }
 
-    /// Tells of init's end, if the others have ended.
-    fn release_held_exit(&mut self, id: &str) {
-        let Some(container) = self.containers.get_mut(id).filter(|container| !container.has_running_execs()) else {
+    /// Tells of init's end, if its start was told and the others have ended.
+    pub(super) fn release_held_exit(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if container.starting || container.has_running_execs() {
             return;
-        };
+        }
         if let Some((status, at)) = container.held_exit.take() {
             self.last_look_at_memory(id);
             self.record_exit(&ProcessName::new(id, ""), status, at);

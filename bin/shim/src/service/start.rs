@@ -38,6 +38,7 @@ impl Shim {
                 return Ok(None);
             }
         };
+        container.starting = true;
         self.start_job(Job { running, container: request.id, to, purpose: Purpose::Start });
         Ok(None)
     }
@@ -58,6 +59,11 @@ impl Shim {
     pub(crate) fn finish_start(&mut self, id: &str, to: ReplyTo, outcome: Answer<Option<i32>>) {
         let answer = outcome.and_then(|_| self.started(id));
         self.reply(to, answer);
+        if let Some(container) = self.containers.get_mut(id) {
+            container.starting = false;
+        }
+        // It may have ended while the verb did.
+        self.release_held_exit(id);
         self.end_turn(id);
     }
 

@@ -39,6 +39,8 @@ pub struct Container {
     pub creating: bool,
     /// A verb of its runtime runs; calls that change it wait.
     pub busy: bool,
+    /// The verb that runs starts it: its end is not told before its start.
+    pub starting: bool,
     /// The calls that wait.
     pub queue: VecDeque<QueuedCall>,
     /// Its cgroups, once it is made.
