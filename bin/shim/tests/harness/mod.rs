@@ -68,8 +68,8 @@ fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
         assert!(rustix::process::geteuid().is_root(), "these tests make containers and need root");
-        let root = std::env::temp_dir().join("wharf-shim-test-root-1");
-        let making = std::env::temp_dir().join(unique());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (root, making) = (folder.join("busybox-root"), folder.join(unique()));
         for folder in ["bin", "dev", "etc", "proc", "sys", "tmp", "root"] {
             fs::create_dir_all(making.join(folder)).unwrap();
         }
