@@ -192,6 +192,7 @@ mod tests {
 
     #[test]
     fn a_pipe_and_a_deadline_wake() {
+        let _quiet = crate::sys::testing::no_children();
         let mut reactor = Reactor::new().unwrap();
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         reactor.watch(&reader, Token::Relay(3), Interest::Read).unwrap();

@@ -216,3 +216,22 @@ pub fn new_core_scheduling_group() -> io::Result<()> {
     // SAFETY: plain integers.
     check(unsafe { libc::prctl(libc::PR_SCHED_CORE, libc::PR_SCHED_CORE_CREATE, 0, SCOPE_THREAD_GROUP, 0) }).map(drop)
 }
+
+/// Tests run in threads of one process, and a child holds a copy of every descriptor from its fork to its exec. The
+/// shim has one thread; a test that depends on who has a descriptor open must keep others from starting children.
+#[cfg(test)]
+pub mod testing {
+    use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    static CHILDREN: RwLock<()> = RwLock::new(());
+
+    /// Nobody starts a child while this lives.
+    pub fn no_children() -> RwLockReadGuard<'static, ()> {
+        CHILDREN.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held to start a child.
+    pub fn children() -> RwLockWriteGuard<'static, ()> {
+        CHILDREN.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

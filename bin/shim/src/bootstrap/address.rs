@@ -92,6 +92,7 @@ mod tests {
 
     #[test]
     fn a_served_socket_is_found_and_a_dead_one_replaced() {
+        let _quiet = crate::sys::testing::no_children();
         let folder = std::env::temp_dir().join(format!("wharf-shim-address-{}", std::process::id()));
         let path = socket(&folder, "/d.sock", "ns", "web");
         let Listening::New(listener) = listen(&path).unwrap() else { panic!("nobody has it") };

@@ -276,6 +276,7 @@ mod tests {
 
         /// Whether a shell script succeeds in the cgroup.
         fn can(&self, script: &str) -> bool {
+            let _children = crate::sys::testing::children();
             let script = format!("echo $$ > {}/cgroup.procs && {script} 2>/dev/null", self.0.display());
             Command::new("sh").args(["-c", &script]).status().unwrap().success()
         }

@@ -149,6 +149,7 @@ mod tests {
 
     #[test]
     fn a_reader_is_noticed_and_what_is_held_survives_the_look() {
+        let _quiet = crate::sys::testing::no_children();
         let fifo = Fifo::new("reader");
         let mut ours = fifo.writer();
         rustix::io::write(ours.writer(), b"kept").unwrap();
@@ -165,6 +166,7 @@ mod tests {
 
     #[test]
     fn the_oldest_output_makes_room() {
+        let _quiet = crate::sys::testing::no_children();
         let fifo = Fifo::new("room");
         let mut ours = fifo.writer();
         while rustix::io::write(ours.writer(), &[b'o'; 4096]).is_ok() {}
@@ -174,6 +176,7 @@ mod tests {
 
     #[test]
     fn other_things_than_fifos() {
+        let _quiet = crate::sys::testing::no_children();
         let path = std::env::temp_dir().join(format!("wharf-shim-file-{}", std::process::id()));
         File::create(&path).unwrap().write_all(b"a").unwrap();
         match open_output(&path).unwrap() {

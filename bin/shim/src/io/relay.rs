@@ -220,6 +220,7 @@ mod tests {
 
     #[test]
     fn bytes_pass_and_the_end_is_passed_on() {
+        let _quiet = crate::sys::testing::no_children();
         let ((source, feed), (out, sink)) = (pipe(), pipe());
         let (mut feed, mut out) = (std::fs::File::from(feed), std::fs::File::from(out));
         let mut relay = Relay::new(Source::Pipe(source), Sink::Pipe(sink));
@@ -236,6 +237,7 @@ mod tests {
 
     #[test]
     fn a_full_sink_is_told_from_an_empty_source() {
+        let _quiet = crate::sys::testing::no_children();
         let ((source, feed), (out, sink)) = (pipe(), pipe());
         let (mut feed, mut out) = (std::fs::File::from(feed), std::fs::File::from(out));
         let mut relay = Relay::new(Source::Pipe(source), Sink::Pipe(sink));
@@ -264,6 +266,7 @@ mod tests {
 
     #[test]
     fn a_sink_that_is_gone_ends_an_input() {
+        let _quiet = crate::sys::testing::no_children();
         let ((source, feed), (out, sink)) = (pipe(), pipe());
         let mut relay = Relay::new(Source::Pipe(source), Sink::Pipe(sink));
         drop(out);
@@ -273,6 +276,7 @@ mod tests {
 
     #[test]
     fn an_input_that_is_closed_is_drained_first() {
+        let _quiet = crate::sys::testing::no_children();
         let ((source, feed), (out, sink)) = (pipe(), pipe());
         let (mut feed, mut out) = (std::fs::File::from(feed), std::fs::File::from(out));
         let mut relay = Relay::new(Source::Pipe(source), Sink::Pipe(sink));

@@ -230,6 +230,7 @@ mod tests {
 
     #[test]
     fn without_a_reader_the_newest_output_is_kept_and_nothing_blocks() {
+        let _quiet = crate::sys::testing::no_children();
         let (fifo, mut reactor, mut relays) = (Fifo::new("orphan"), Reactor::new().unwrap(), Relays::default());
         let (copy, mut feed) = relay(&fifo);
         let number = relays.add(&reactor, copy, 1).unwrap();
@@ -261,6 +262,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_loses_nothing() {
+        let _quiet = crate::sys::testing::no_children();
         let (fifo, mut reactor, mut relays) = (Fifo::new("slow"), Reactor::new().unwrap(), Relays::default());
         let (copy, mut feed) = relay(&fifo);
         let number = relays.add(&reactor, copy, 1).unwrap();
@@ -279,6 +281,7 @@ mod tests {
 
     #[test]
     fn output_that_was_not_read_waits_for_its_reader() {
+        let _quiet = crate::sys::testing::no_children();
         let (fifo, mut reactor, mut relays) = (Fifo::new("unread"), Reactor::new().unwrap(), Relays::default());
         let (copy, mut feed) = relay(&fifo);
         let number = relays.add(&reactor, copy, 7).unwrap();

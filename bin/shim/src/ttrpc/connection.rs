@@ -142,6 +142,7 @@ mod tests {
 
     #[test]
     fn a_call_comes_out_and_its_reply_goes_back() {
+        let _quiet = crate::sys::testing::no_children();
         let (mut connection, mut peer) = pair();
         let request = Request { service: "s".into(), method: "m".into(), payload: vec![1, 2], ..Default::default() };
         peer.write_all(&request_frame(7, &encode(&request).unwrap())).unwrap();
@@ -158,6 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_no_call_is_refused() {
+        let _quiet = crate::sys::testing::no_children();
         for (stream, data) in [(2, Vec::new()), (3, vec![0xff, 0xff, 0xff])] {
             let (mut connection, mut peer) = pair();
             peer.write_all(&request_frame(stream, &data)).unwrap();
@@ -171,6 +173,7 @@ mod tests {
 
     #[test]
     fn calls_that_came_before_the_end_are_not_lost() {
+        let _quiet = crate::sys::testing::no_children();
         let (mut connection, mut peer) = pair();
         peer.write_all(&request_frame(1, &encode(&Request::new()).unwrap())).unwrap();
         drop(peer);
