@@ -38,7 +38,7 @@ install: build
 demo: build
 	tests/demo.sh target/bin
 
-test: setup-test fmt lint doc unit
+test: setup-test fmt lint doc unit system
 
 bench: build setup-test
 	WHARF_BIN_DIR=$(CURDIR)/target/bin $(CARGO) bench --locked -p wharf-tests --features system --bench peers -- $(ONLY)
