@@ -56,7 +56,6 @@ fn importing_again_changes_nothing() {
 }
 
 #[test]
-#[ignore = "the archive's bytes are in the error"]
 fn what_is_no_archive_is_refused() {
     let daemon = Daemon::start();
     let dir = daemon.dir();
