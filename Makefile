@@ -49,8 +49,9 @@ fmt:
 lint:
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 
+# Private items are documented too: the readers of these pages are those who work on the crates.
 doc:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 # The whole workspace is named each time, so that every step finds what the one before has built: cargo chooses the
 # features of dependencies by what is built together.
