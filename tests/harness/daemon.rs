@@ -318,8 +318,9 @@ impl Drop for Daemon {
         }
         debug_assert!(cgroups::processes(&self.namespace).is_empty());
         let log = self.log();
-        if log.contains("panicked at") {
-            problems.push("wharfd panicked".to_owned());
+        let panic: Vec<_> = log.lines().skip_while(|line| !line.contains("panicked at")).take(2).collect();
+        if !panic.is_empty() {
+            problems.push(format!("wharfd panicked: {}", panic.join(": ")));
         }
         if std::thread::panicking() || !problems.is_empty() {
             let lines: Vec<_> = log.lines().collect();
