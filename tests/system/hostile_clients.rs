@@ -23,7 +23,6 @@ fn sends(daemon: &Daemon, bytes: &[u8]) {
 }
 
 #[test]
-#[ignore = "one to three bytes and an end of input keep a worker busy for ever"]
 fn bytes_that_are_no_frames() {
     let daemon = with_busybox();
     let before = wharf_tests::process::pss_kilobytes(daemon.pid()).unwrap();

@@ -36,7 +36,18 @@ pub async fn protocol(stream: &UnixStream) -> io::Result<Protocol> {
             _ => Err(ErrorKind::WouldBlock.into()),
         }
     };
-    Ok(match stream.async_io(Interest::READABLE, peek).await? {
+    let first = loop {
+        let ready = stream.ready(Interest::READABLE).await?;
+        match stream.try_io(Interest::READABLE, peek) {
+            // An end that was there before the look: no rest will come, and the socket stays ready for ever.
+            Err(error) if error.kind() == ErrorKind::WouldBlock && ready.is_read_closed() => {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            looked => break looked?,
+        }
+    };
+    Ok(match first {
         MAGIC => Protocol::Native,
         HTTP2_PREFACE => Protocol::Http2,
         other => Protocol::Other(other),
@@ -53,4 +64,45 @@ pub async fn shake_hands(stream: &mut UnixStream) -> io::Result<Result<u16, Wire
     let version = Hello::decode(hello).and_then(|hello| Hello::OURS.agree(hello));
     stream.write_all(&Hello::OURS.encode()).await?;
     Ok(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The half that sends, and what the other half makes of it.
+    fn heard() -> (UnixStream, tokio::task::JoinHandle<io::Result<Protocol>>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (ours, tokio::spawn(async move { protocol(&theirs).await }))
+    }
+
+    #[tokio::test]
+    async fn words_that_come_one_by_one_are_waited_for() {
+        let (mut ours, looking) = heard();
+        for byte in MAGIC {
+            tokio::task::yield_now().await;
+            ours.write_all(&[byte]).await.unwrap();
+        }
+        assert_eq!(looking.await.unwrap().unwrap(), Protocol::Native);
+    }
+
+    #[tokio::test]
+    async fn too_few_bytes_and_an_end_are_an_end() {
+        for length in 0..4 {
+            for hangs_up in [false, true] {
+                let (mut ours, looking) = heard();
+                ours.write_all(&MAGIC[..length]).await.unwrap();
+                tokio::task::yield_now().await;
+                ours.shutdown().await.unwrap();
+                let kept = (!hangs_up).then_some(ours);
+                assert_eq!(looking.await.unwrap().unwrap_err().kind(), ErrorKind::UnexpectedEof, "{length} bytes");
+                drop(kept);
+            }
+        }
+        // All there before the end is enough.
+        let (mut ours, looking) = heard();
+        ours.write_all(&HTTP2_PREFACE).await.unwrap();
+        drop(ours);
+        assert_eq!(looking.await.unwrap().unwrap(), Protocol::Http2);
+    }
 }
