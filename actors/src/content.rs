@@ -50,6 +50,12 @@ impl ContentDeps {
     pub fn new(store: Store, journal: Journal) -> Self {
         Self { store, journal, writers: Writers::default() }
     }
+
+    /// What is being written right now.
+    #[must_use]
+    pub fn being_written(&self) -> Vec<(Namespace, IngestRef)> {
+        self.writers.references()
+    }
 }
 
 /// References that have a writer.
@@ -60,6 +66,11 @@ impl Writers {
     fn set(&self) -> MutexGuard<'_, HashSet<(Namespace, IngestRef)>> {
         // A set is whole at any moment, also after a panic beside it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every reference that has a writer.
+    fn references(&self) -> Vec<(Namespace, IngestRef)> {
+        self.set().iter().cloned().collect()
     }
 
     fn lock(&self, namespace: &Namespace, reference: &IngestRef) -> Answer<RefLock> {

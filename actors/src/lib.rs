@@ -8,6 +8,7 @@ pub mod container;
 pub mod containers;
 pub mod content;
 pub mod drivers;
+pub mod gc;
 pub mod image;
 pub mod image_graph;
 pub mod images;

@@ -4,7 +4,7 @@
 //! client and the tests are all made from the same rows.
 
 use crate::{
-    Descriptor, Mount, container, content, event, image, lease, namespace, snapshot, supervision, system, task,
+    Descriptor, Mount, container, content, event, gc, image, lease, namespace, snapshot, supervision, system, task,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -132,6 +132,8 @@ macro_rules! for_each_call {
             "leases.add"          Command Unary       lease::AddLeaseResource        => (), ();
             "leases.remove"       Command Unary       lease::DeleteLeaseResource     => (), ();
             "leases.resources"    Query   Unary       lease::ListLeaseResources      => Vec<lease::LeaseResource>, ();
+
+            "gc.explain"          Query   Items       gc::ExplainGarbage             => (), gc::Verdict;
 
             "events.watch"        Query   Items       event::WatchEvents             => event::Seq, event::Delivery;
             "events.publish"      Command Unary       event::PublishEvent            => event::Seq, ();

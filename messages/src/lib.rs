@@ -15,6 +15,7 @@ pub mod content;
 pub mod descriptor;
 pub mod event;
 pub mod filter;
+pub mod gc;
 pub mod id;
 pub mod image;
 pub mod labels;

@@ -2,7 +2,10 @@
 //!
 //! A change brings its own event where there is one, so that no row can change without the log saying so.
 
-use crate::row::{IngestRow, SnapshotRow, TaskRow};
+use crate::{
+    gc::{Garbage, Swept},
+    row::{IngestRow, SnapshotRow, TaskRow},
+};
 use wharf_messages::{
     ContainerId, Digest, ImageName, IngestRef, Labels, LeaseId, Namespace, SnapshotKey, SnapshotterName,
     container::{Container, UpdateContainer},
@@ -198,6 +201,13 @@ pub enum Change {
     AddLeaseResource(AddLeaseResource),
     /// Taking away what is not there is fine. Refused with `NotFound` for the lease, `InvalidArgument`.
     DeleteLeaseResource(DeleteLeaseResource),
+
+    /// Begins a garbage collection: what is written from here on survives its sweep, with all that it leads to. Writes
+    /// nothing, of no namespace. Answers [`Outcome::CollectionBegun`].
+    BeginCollection,
+    /// Removes what a mark found unreachable and nothing has referred to since, in whatever namespace. Refused with
+    /// `Aborted` if another collection has begun. Answers [`Outcome::Swept`].
+    Sweep(Garbage),
 }
 
 /// What a change wrote, or what was there before a deletion.
@@ -230,6 +240,10 @@ pub enum Outcome {
     Ingest(IngestRow),
     /// The lease.
     Lease(Lease),
+    /// The collection's number.
+    CollectionBegun(u64),
+    /// What was removed.
+    Swept(Swept),
 }
 
 /// What a commit did.
@@ -275,4 +289,8 @@ take! {
     into_ingest Ingest IngestRow;
     /// The first lease among the outcomes.
     into_lease Lease Lease;
+    /// The collection that was begun.
+    into_collection CollectionBegun u64;
+    /// What the first sweep among the outcomes removed.
+    into_swept Swept Swept;
 }

@@ -138,6 +138,19 @@ impl Reader {
         self.list3(schema::SNAPSHOTS, prefix.three_in(namespace.as_str()))
     }
 
+    /// Reads a namespace's snapshots of all snapshotters, by snapshotter and key.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn all_snapshots(&self, namespace: &Namespace) -> Answer<Rows<(SnapshotterName, SnapshotRow)>> {
+        let prefix = Prefix::new(namespace.as_str());
+        let range = self.table(schema::SNAPSHOTS)?.range(prefix.three()).map_err(|e| refusal(DOING, e))?;
+        Ok(Box::new(range.map(|row| {
+            let (key, value) = row.map_err(|e| refusal(DOING, e))?;
+            Ok((parse(key.value().1, SnapshotterName::new)?, record::decode(value.value())?))
+        })))
+    }
+
     /// Reads the ids of what a snapshot stands on, nearest first.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ mod audit;
 mod batches;
 mod blobs;
 mod changes;
+mod collect;
 mod crash;
 mod damage;
 mod golden;

@@ -3,6 +3,7 @@
 use super::tables::{Select, Tables, Undo};
 use crate::{
     change::{Change, Commit, Committed, Outcome},
+    gc::Barrier,
     record::{self, Record},
     schema::{Bytes, Key2},
 };
@@ -10,6 +11,7 @@ use redb::{Key, ReadableTable, StorageError, Value};
 use wharf_messages::{
     Answer, Namespace, Refusal, Timestamp,
     event::{Event, EventRecord, Seq},
+    gc::Resource,
     lease::LeaseResource,
 };
 
@@ -39,26 +41,29 @@ impl From<StorageError> for Fault {
 pub(super) type Done<T = Outcome> = Result<T, Fault>;
 
 /// A transaction at work.
-pub(super) struct Batch<'t> {
+pub(super) struct Batch<'t, 'w> {
     pub tables: Tables<'t>,
     undo: Undo<'t>,
     /// The log's end, with what this transaction has written.
     last: Seq,
     wrote: bool,
+    pub barrier: &'w mut Barrier,
 }
 
 /// A commit at work.
-pub(super) struct Scope<'b, 't> {
-    pub batch: &'b mut Batch<'t>,
+pub(super) struct Scope<'b, 't, 'w> {
+    pub batch: &'b mut Batch<'t, 'w>,
     pub commit: &'b Commit,
+    /// Where what is told happens: the commit's, or that of what a sweep is removing.
+    pub namespace: Option<Namespace>,
     pub now: Timestamp,
     /// Written to the log once all changes are done.
     pub events: Vec<(Option<Namespace>, Event)>,
 }
 
-impl<'t> Batch<'t> {
-    pub fn new(tables: Tables<'t>, last: Seq) -> Self {
-        Self { tables, undo: Undo::default(), last, wrote: false }
+impl<'t, 'w> Batch<'t, 'w> {
+    pub fn new(tables: Tables<'t>, last: Seq, barrier: &'w mut Barrier) -> Self {
+        Self { tables, undo: Undo::default(), last, wrote: false, barrier }
     }
 
     pub fn last_seq(&self) -> Seq {
@@ -76,7 +81,7 @@ impl<'t> Batch<'t> {
 
     fn one(&mut self, commit: &Commit, now: Timestamp) -> Result<Answer<Committed>, redb::Error> {
         let (mark, last) = (self.undo.mark(), self.last);
-        let done = Scope { batch: self, commit, now, events: Vec::new() }.run();
+        let done = Scope::new(self, commit, now).run();
         let fault = match done {
             Ok(committed) => {
                 self.wrote |= self.undo.mark() > mark;
@@ -94,7 +99,7 @@ impl<'t> Batch<'t> {
         if let Some(resource) = exists
             && commit.lease.is_some()
         {
-            match (Scope { batch: self, commit, now, events: Vec::new() }.lease(resource)) {
+            match Scope::new(self, commit, now).lease(resource) {
                 Ok(()) => self.wrote |= self.undo.mark() > mark,
                 Err(Fault::Storage(error)) => return Err(error.into()),
                 // The lease itself is missing: that is the graver answer.
@@ -118,7 +123,11 @@ impl<'t> Batch<'t> {
     }
 }
 
-impl<'t> Scope<'_, 't> {
+impl<'b, 't, 'w> Scope<'b, 't, 'w> {
+    fn new(batch: &'b mut Batch<'t, 'w>, commit: &'b Commit, now: Timestamp) -> Self {
+        Self { batch, commit, namespace: commit.namespace.clone(), now, events: Vec::new() }
+    }
+
     fn run(mut self) -> Done<Committed> {
         let mut outcomes = Vec::with_capacity(self.commit.changes.len());
         for change in &self.commit.changes {
@@ -142,12 +151,18 @@ impl<'t> Scope<'_, 't> {
             Change::CreateNamespace(call) => return self.create_namespace(call),
             Change::UpdateNamespace(call) => return self.update_namespace(call),
             Change::DeleteNamespace(name) => return self.delete_namespace(name),
+            Change::BeginCollection => return Ok(Outcome::CollectionBegun(self.batch.barrier.begin())),
+            Change::Sweep(garbage) => return self.sweep(garbage),
             _ => {}
         }
         let namespace = self.commit.namespace.as_ref();
         let ns = &namespace.ok_or_else(|| Refusal::failed_precondition("namespace is required"))?.clone();
         match change {
-            Change::CreateNamespace(_) | Change::UpdateNamespace(_) | Change::DeleteNamespace(_) => Ok(Outcome::Done),
+            Change::CreateNamespace(_)
+            | Change::UpdateNamespace(_)
+            | Change::DeleteNamespace(_)
+            | Change::BeginCollection
+            | Change::Sweep(_) => Ok(Outcome::Done),
             Change::CreateImage(call) => self.create_image(ns, call),
             Change::UpdateImage(call) => self.update_image(ns, call),
             Change::PutImage(call) => self.put_image(ns, call),
@@ -181,9 +196,14 @@ impl<'t> Scope<'_, 't> {
         }
     }
 
-    /// Says that something happened, in the commit's namespace.
+    /// Says that something happened.
     pub fn tell(&mut self, event: Event) {
-        self.events.push((self.commit.namespace.clone(), event));
+        self.events.push((self.namespace.clone(), event));
+    }
+
+    /// Remembers for a garbage collection that a row was written which keeps something, or is kept.
+    pub fn note(&mut self, namespace: &Namespace, resource: impl FnOnce() -> Resource) {
+        self.batch.barrier.note(namespace, resource);
     }
 
     /// Writes a row; answers whether one was there.

@@ -7,13 +7,14 @@ use wharf_messages::{
     ContainerId, Namespace, Refusal,
     container::{Container, UpdateContainer},
     event::Event,
+    gc::Resource,
     labels::{self, LabelPath},
 };
 
 /// What an update without a mask replaces.
 const MUTABLE: [&str; 5] = ["labels", "spec", "extensions", "image", "snapshotkey"];
 
-impl Scope<'_, '_> {
+impl Scope<'_, '_, '_> {
     pub fn create_container(&mut self, ns: &Namespace, container: &Container) -> Done {
         if self.container(ns, &container.id)?.is_some() {
             return Err(Refusal::already_exists(format!("container {:?}", container.id)).into());
@@ -21,6 +22,7 @@ impl Scope<'_, '_> {
         let mut container = Container { created_at: self.now, updated_at: self.now, ..container.clone() };
         labels::drop_empty(&mut container.labels);
         validate(&container).map_err(|e| e.context("create container failed validation"))?;
+        self.note(ns, || Resource::Container(container.id.clone()));
         self.put2(|t| &mut t.containers, ns, container.id.as_str(), &container)?;
         self.tell(Event::ContainerCreated {
             id: container.id.clone(),
@@ -68,6 +70,7 @@ impl Scope<'_, '_> {
         }
         container.updated_at = self.now;
         validate(&container).map_err(|e| e.context("update failed validation"))?;
+        self.note(ns, || Resource::Container(container.id.clone()));
         self.put2(|t| &mut t.containers, ns, container.id.as_str(), &container)?;
         self.tell(Event::ContainerUpdated {
             id: container.id.clone(),

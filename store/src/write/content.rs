@@ -10,13 +10,14 @@ use wharf_messages::{
     Digest, IngestRef, Labels, Namespace,
     content::{ContentInfo, UpdateContent},
     event::Event,
+    gc::Resource,
     labels,
     lease::LeaseResource,
 };
 
 const FIELD: &str = "info.Labels";
 
-impl Scope<'_, '_> {
+impl Scope<'_, '_, '_> {
     pub fn create_content(&mut self, ns: &Namespace, digest: &Digest, size_bytes: u64, labels: &Labels) -> Done {
         if self.content(ns, digest)?.is_some() {
             return Err(Fault::Exists(refuse::content_exists(digest), blob(digest)));
@@ -63,6 +64,7 @@ impl Scope<'_, '_> {
         let old: Option<IngestRow> = self.get2(|t| &mut t.ingests, ns, row.reference.as_str())?;
         let started_at = old.map_or(self.now, |old| old.started_at);
         let row = IngestRow { started_at, updated_at: self.now, ..row.clone() };
+        self.note(ns, || Resource::Ingest(row.reference.clone()));
         self.put2(|t| &mut t.ingests, ns, row.reference.as_str(), &row)?;
         self.lease(ingest(&row.reference))?;
         Ok(Outcome::Ingest(row))
@@ -82,6 +84,7 @@ impl Scope<'_, '_> {
 
     fn write_content(&mut self, ns: &Namespace, info: &ContentInfo) -> Result<(), Fault> {
         labels::validate(FIELD, &info.labels)?;
+        self.note(ns, || Resource::Content(info.digest.clone()));
         self.put2(|t| &mut t.content, ns, info.digest.as_str(), info)
     }
 }

@@ -5,11 +5,12 @@ use crate::{change::Outcome, refuse};
 use wharf_messages::{
     ImageName, Labels, Namespace, Refusal, Timestamp,
     event::Event,
+    gc::Resource,
     image::{CreateImage, Image, UpdateImage},
     labels::{self, LabelPath},
 };
 
-impl Scope<'_, '_> {
+impl Scope<'_, '_, '_> {
     pub fn create_image(&mut self, ns: &Namespace, call: &CreateImage) -> Done {
         if self.image(ns, &call.name)?.is_some() {
             return Err(Refusal::already_exists(format!("image {:?}", call.name)).into());
@@ -83,6 +84,7 @@ impl Scope<'_, '_> {
         if image.target.media_type.is_empty() {
             return Err(Refusal::invalid("target.MediaType must be set").into());
         }
+        self.note(ns, || Resource::Image(image.name.clone()));
         self.put2(|t| &mut t.images, ns, image.name.as_str(), image)
     }
 }

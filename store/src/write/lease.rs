@@ -6,11 +6,12 @@ use redb::ReadableTable;
 use wharf_messages::{
     Digest, LeaseId, Namespace, Refusal, SnapshotterName,
     event::Event,
+    gc::Resource,
     labels,
     lease::{AddLeaseResource, CreateLease, DeleteLeaseResource, Lease, LeaseResource},
 };
 
-impl Scope<'_, '_> {
+impl Scope<'_, '_, '_> {
     pub fn create_lease(&mut self, ns: &Namespace, call: &CreateLease) -> Done {
         let id = call.id.clone().ok_or_else(|| Refusal::invalid("lease id must be provided"))?;
         if self.read_lease(ns, &id)?.is_some() {
@@ -20,6 +21,7 @@ impl Scope<'_, '_> {
         labels::drop_empty(&mut labels);
         labels::validate("lease.Labels", &labels)?;
         let lease = Lease { id: id.clone(), created_at: self.now, labels };
+        self.note(ns, || Resource::Lease(id.clone()));
         self.put2(|t| &mut t.leases, ns, id.as_str(), &lease)?;
         self.tell(Event::LeaseCreated { id });
         Ok(Outcome::Lease(lease))
@@ -88,6 +90,8 @@ impl Scope<'_, '_> {
     }
 
     fn link(&mut self, ns: &Namespace, lease: &LeaseId, resource: &LeaseResource) -> Done<()> {
+        // The lease as a whole: the sweep looks at all that it protects.
+        self.note(ns, || Resource::Lease(lease.clone()));
         let (ns, lease, kind, id) = (ns.as_str(), lease.as_str(), resource.kind.as_str(), resource.id.as_str());
         self.put(|t| &mut t.lease_resources, (ns, lease, kind, id), ())?;
         self.put(|t| &mut t.resource_leases, (ns, kind, id, lease), ())?;

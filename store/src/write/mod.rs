@@ -14,6 +14,7 @@ mod image;
 mod lease;
 mod namespace;
 mod snapshot;
+mod sweep;
 mod tables;
 mod task;
 
@@ -23,6 +24,7 @@ use crate::{
     Store,
     change::{Commit, Committed},
     error::refusal,
+    gc::Barrier,
 };
 use batch::Batch;
 use wharf_messages::{Answer, Refusal, Timestamp, event::Seq};
@@ -41,11 +43,13 @@ pub struct Writer {
     last: Seq,
     /// Set by an error of the disk: nothing can be written until [`Writer::reopen`].
     broken: Option<Refusal>,
+    /// What was written since a garbage collection began.
+    barrier: Barrier,
 }
 
 impl Writer {
     pub(crate) fn new(store: Store, last: Seq) -> Self {
-        Self { store, last, broken: None }
+        Self { store, last, broken: None, barrier: Barrier::default() }
     }
 
     /// Does a batch, and answers each commit once all are durable.
@@ -107,11 +111,11 @@ impl Writer {
         }
     }
 
-    fn transact<T>(&mut self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, redb::Error>) -> Answer<T> {
-        let last = self.last;
+    fn transact<T>(&mut self, work: impl FnOnce(&mut Batch<'_, '_>) -> Result<T, redb::Error>) -> Answer<T> {
+        let (last, store, barrier) = (self.last, &self.store, &mut self.barrier);
         let done = (|| {
-            let transaction = self.store.begin_write()?;
-            let mut batch = Batch::new(Tables::open(&transaction)?, last);
+            let transaction = store.begin_write()?;
+            let mut batch = Batch::new(Tables::open(&transaction)?, last, barrier);
             let done = work(&mut batch)?;
             let (end, wrote) = (batch.last_seq(), batch.wrote());
             drop(batch);

@@ -15,7 +15,7 @@ use wharf_messages::{
 
 const FIELD: &str = "namespace.Labels";
 
-impl Scope<'_, '_> {
+impl Scope<'_, '_, '_> {
     pub fn create_namespace(&mut self, call: &CreateNamespace) -> Done {
         if self.namespace(&call.name)?.is_some() {
             return Err(Refusal::already_exists(format!("namespace {:?}", call.name)).into());

@@ -10,6 +10,7 @@ use redb::ReadableTable;
 use wharf_messages::{
     Labels, Namespace, Refusal, SnapshotKey, SnapshotterName,
     event::Event,
+    gc::Resource,
     labels,
     lease::LeaseResource,
     snapshot::{SNAPSHOT_REF_LABEL, SnapshotInfo, SnapshotKind, Usage},
@@ -17,7 +18,7 @@ use wharf_messages::{
 
 const FIELD: &str = "info.Labels";
 
-impl Scope<'_, '_> {
+impl Scope<'_, '_, '_> {
     pub fn prepare_snapshot(&mut self, ns: &Namespace, new: &NewSnapshot) -> Done {
         let NewSnapshot { snapshotter, key, parent, kind, id, .. } = new;
         if *kind == SnapshotKind::Committed || *id == 0 {
@@ -142,7 +143,7 @@ impl Scope<'_, '_> {
         Ok(Outcome::Snapshot(row))
     }
 
-    fn snapshot(
+    pub fn snapshot(
         &mut self,
         ns: &Namespace,
         snapshotter: &SnapshotterName,
@@ -166,6 +167,7 @@ impl Scope<'_, '_> {
     /// Writes the row and both its indexes.
     fn write_snapshot(&mut self, ns: &Namespace, snapshotter: &SnapshotterName, row: &SnapshotRow) -> Done<()> {
         self.ensure_namespace(ns)?;
+        self.note(ns, || Resource::Snapshot(snapshotter.clone(), row.info.key.clone()));
         let (ns, name, key) = (ns.as_str(), snapshotter.as_str(), row.info.key.as_str());
         let bytes = record::encode(row)?;
         self.put(|t| &mut t.snapshots, (ns, name, key), bytes.as_slice())?;

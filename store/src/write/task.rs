@@ -5,7 +5,7 @@ use crate::{change::Outcome, refuse, row::TaskRow};
 use redb::ReadableTable;
 use wharf_messages::{ContainerId, Namespace, Refusal};
 
-impl Scope<'_, '_> {
+impl Scope<'_, '_, '_> {
     pub fn create_task(&mut self, ns: &Namespace, row: &TaskRow) -> Done {
         let key = (ns.as_str(), row.container_id.as_str());
         if self.batch.tables.containers.get(key)?.is_none() {
