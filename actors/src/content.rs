@@ -259,6 +259,14 @@ impl IngestWriter {
         self.file.as_ref().map(|locked| locked.file.offset_bytes()).ok_or_else(lost)
     }
 
+    /// What the bytes so far are called.
+    ///
+    /// # Errors
+    /// `Internal` after a write that panicked.
+    pub fn digest(&self) -> Answer<Digest> {
+        self.file.as_ref().ok_or_else(lost)?.file.digest()
+    }
+
     /// How its growth can be followed.
     ///
     /// # Errors

@@ -88,6 +88,11 @@ impl Snapshotters {
         self.0.backends.keys()
     }
 
+    /// The backends there are.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<dyn Snapshotter>> {
+        self.0.backends.values()
+    }
+
     /// One backend.
     ///
     /// # Errors

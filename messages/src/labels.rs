@@ -8,6 +8,9 @@ use crate::{Labels, Refusal};
 /// containerd `labels.Validate` (1.6).
 pub const LABEL_MAX_BYTES: usize = 4096;
 
+/// On a compressed layer: the digest of what it is uncompressed.
+pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+
 /// How much of a key that is too long is shown.
 const SHOWN_KEY_MAX_BYTES: usize = 64;
 

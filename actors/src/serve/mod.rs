@@ -1,9 +1,10 @@
 //! How a front end has a call done: one trait, one method, whatever the call's shape.
 //!
 //! Commands become messages to actors (`commands.rs`), queries become reads of the store (`queries.rs`), and what streams
-//! is in `streams.rs` and `transfer.rs`.
+//! is in `streams.rs`, `transfer.rs` and `diff.rs`.
 
 mod commands;
+mod diff;
 mod queries;
 mod streams;
 mod transfer;

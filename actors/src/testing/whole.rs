@@ -56,6 +56,7 @@ impl<'w> Whole<'w> {
             flights: Flights::default(),
             pid: 1,
             boot_id: "boot".to_owned(),
+            scratch: Drivers::open_scratch(&world.config.state).unwrap(),
         };
         let snapshotters = drivers.snapshotters.clone();
         let namespaces = world.start(<Namespaces as Fixed>::SPEC, Namespaces::new(journal.clone())).await;

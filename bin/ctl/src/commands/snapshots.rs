@@ -54,8 +54,6 @@ enum Verb {
         key: String,
     },
     /// Write the difference between two snapshots (by default: one and its parent) to standard output as a layer
-    // The daemon does not make diffs yet: until then it is not offered.
-    #[command(hide = true)]
     Diff(Diff),
     /// Show all that is known of a snapshot
     Info {
