@@ -2,6 +2,10 @@
 
 use crate::{Answer, LeaseId, Namespace, Refusal};
 use serde::{Deserialize, Serialize};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Who asked: the peer's credentials as the kernel vouches for them (`SO_PEERCRED`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,4 +46,17 @@ impl Meta {
     pub fn namespace(&self) -> Answer<&Namespace> {
         self.namespace.as_ref().ok_or_else(|| Refusal::failed_precondition("namespace is required"))
     }
+}
+
+/// An id that no other call has, whichever process makes it: random, then counted.
+#[must_use]
+pub fn next_request_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    // Zero stands for "not begun" here and for "none" in a call's context; a random start makes either a matter of luck.
+    if LAST.load(Ordering::Relaxed) == 0 {
+        let start = RandomState::new().build_hasher().finish();
+        // Somebody else's start is as good.
+        LAST.compare_exchange(0, start, Ordering::Relaxed, Ordering::Relaxed).ok();
+    }
+    LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
 }

@@ -9,6 +9,8 @@ mod queries;
 mod streams;
 mod transfer;
 
+pub use streams::open_ingest;
+
 use crate::Wharf;
 use std::future::Future;
 use tokio::sync::mpsc;

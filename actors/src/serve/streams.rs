@@ -116,6 +116,20 @@ impl Serve for ReadContent {
     }
 }
 
+/// Opens an ingest for a caller who writes it piece by piece.
+///
+/// # Errors
+/// `AlreadyExists` if the expected blob is here, also by way of another namespace; `Unavailable` while another has the
+/// reference.
+pub async fn open_ingest(wharf: &Wharf, meta: Meta, open: OpenIngest) -> Answer<IngestWriter> {
+    if let Some(expected) = &open.expected {
+        // Makes another namespace's blob this one's, too. Whatever is here the actor refuses, and leases.
+        let (content, namespace) = (&wharf.drivers.content, meta.namespace()?);
+        crate::content::have(content, namespace, expected, open.labels.clone()).await?;
+    }
+    wharf.actors.content.ask(meta, open).await
+}
+
 impl Serve for WriteContent {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<()>) -> Answer<Written> {
         let open = OpenIngest {
@@ -124,12 +138,7 @@ impl Serve for WriteContent {
             expected: self.expected.clone(),
             labels: self.labels.clone(),
         };
-        let namespace = meta.namespace()?.clone();
-        if let Some(expected) = &self.expected {
-            // Makes another namespace's blob this one's, too. Whatever is here the actor refuses, and leases.
-            crate::content::have(&wharf.drivers.content, &namespace, expected, self.labels.clone()).await?;
-        }
-        let mut writer = wharf.actors.content.ask(meta, open).await?;
+        let mut writer = open_ingest(&wharf, meta, open).await?;
         seek(&mut writer, &self).await?;
         // A client that goes away ends the upload with an error: what has come is kept for it to go on with.
         writer.write_all(io.upload).await?;

@@ -6,18 +6,11 @@ use crate::{
     items,
 };
 use bytes::Bytes;
-use std::{
-    hash::{BuildHasher, Hasher, RandomState},
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{io::AsyncRead, sync::Mutex};
 use wharf_messages::{
-    Answer, Call, CallKind, LeaseId, Meta, Namespace, Refusal, call::CallShape, codec, wire::RequestHead,
+    Answer, Call, CallKind, LeaseId, Meta, Namespace, Refusal, call::CallShape, codec, meta::next_request_id,
+    wire::RequestHead,
 };
 
 /// How long a query waits for a daemon that is being started again.
@@ -162,16 +155,4 @@ impl Client {
         *place = Some(connection.clone());
         Ok(connection)
     }
-}
-
-/// An id that no other call has, whichever process makes it: random, then counted.
-fn next_request_id() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    // Zero stands for "not begun" here and for "none" in a call's context; a random start makes either a matter of luck.
-    if LAST.load(Ordering::Relaxed) == 0 {
-        let start = RandomState::new().build_hasher().finish();
-        // Somebody else's start is as good.
-        LAST.compare_exchange(0, start, Ordering::Relaxed, Ordering::Relaxed).ok();
-    }
-    LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
 }

@@ -3,7 +3,8 @@
 use crate::{
     config::Config,
     frontends::{
-        listener::{self, Limits, SocketFile},
+        grpc,
+        listener::{self, FrontEnds, Limits, SocketFile},
         native::{Service, table},
         peer::Allowed,
     },
@@ -83,12 +84,13 @@ async fn serve(
     let (listener, file) = listener::bind(&config.address, allowed)?;
     // Shims of an earlier run have kept what they could not tell.
     tasks::serve_shims(wharf.clone(), stopping.clone()).await?;
-    let service = Service { table: table::TABLE, doer: wharf, calls_max: config.limits.calls_per_connection_max };
+    let grpc = Some(grpc::Api { wharf: wharf.clone(), stopping: stopping.clone() });
+    let native = Service { table: table::TABLE, doer: wharf, calls_max: config.limits.calls_per_connection_max };
     let limits = Limits { allowed, connections_max: config.limits.connections_max };
     notify::tell("READY=1");
     tracing::info!(elapsed_ms = started.elapsed().as_millis(), "ready");
     tokio::spawn(withdraw(file, stopping.clone()));
-    listener::serve(listener, limits, Arc::new(service), stopping).await;
+    listener::serve(listener, limits, Arc::new(FrontEnds { native, grpc }), stopping).await;
     Ok(())
 }
 

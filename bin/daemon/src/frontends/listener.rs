@@ -1,6 +1,7 @@
 //! The daemon's socket: made with its owner and mode before anybody can see it, and the loop that takes connections.
 
 use super::{
+    grpc,
     native::{
         self, Service,
         handshake::{self, Protocol},
@@ -110,8 +111,17 @@ pub struct Limits {
     pub connections_max: usize,
 }
 
+/// What connections are served with, by the protocol they speak.
+#[derive(Debug)]
+pub struct FrontEnds<D: 'static> {
+    /// For frames.
+    pub native: Service<D>,
+    /// For HTTP/2; none turns such connections away.
+    pub grpc: Option<grpc::Api>,
+}
+
 /// Takes connections until the daemon stops, then waits until they have ended.
-pub async fn serve<D>(listener: UnixListener, limits: Limits, service: Arc<Service<D>>, stopping: CancellationToken)
+pub async fn serve<D>(listener: UnixListener, limits: Limits, fronts: Arc<FrontEnds<D>>, stopping: CancellationToken)
 where
     D: Clone + Send + Sync + 'static,
 {
@@ -136,8 +146,8 @@ where
         };
         match room.clone().try_acquire_owned() {
             Ok(place) => {
-                let (service, stopping) = (service.clone(), stopping.clone());
-                connections.spawn(connection(stream, limits.allowed, service, stopping, place));
+                let (fronts, stopping) = (fronts.clone(), stopping.clone());
+                connections.spawn(connection(stream, limits.allowed, fronts, stopping, place));
             }
             Err(_) => {
                 tracing::warn!(connections_max = limits.connections_max, "too many connections, one is turned away")
@@ -160,7 +170,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 async fn connection<D>(
     mut stream: UnixStream,
     allowed: Allowed,
-    service: Arc<Service<D>>,
+    fronts: Arc<FrontEnds<D>>,
     stopping: CancellationToken,
     _place: OwnedSemaphorePermit,
 ) where
@@ -180,34 +190,55 @@ async fn connection<D>(
         greeted = greeted => greeted,
         () = stopping.cancelled() => return,
     };
-    match greeted {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return,
+    let spoken = match greeted {
+        Ok(Ok(Some(spoken))) => spoken,
+        Ok(Ok(None)) => return,
         Ok(Err(error)) => return tracing::debug!(pid = peer.pid, %error, "a connection ended before its first words"),
         Err(_) => return tracing::info!(pid = peer.pid, "a connection without first words is closed"),
-    }
-    if let Err(error) = native::serve(&service, stream, peer, stopping).await {
+    };
+    let broken = match (spoken, &fronts.grpc) {
+        (Spoken::Frames, _) => {
+            native::serve(&fronts.native, stream, peer, stopping).await.err().map(|error| error.to_string())
+        }
+        (Spoken::Http2, Some(api)) => {
+            // Streams are to a client what calls are.
+            let streams_max = u32::try_from(fronts.native.calls_max).unwrap_or(u32::MAX);
+            grpc::serve(api.clone(), streams_max, stream, peer, stopping).await.err()
+        }
+        (Spoken::Http2, None) => {
+            return tracing::info!(pid = peer.pid, "a gRPC connection is closed: it is not served");
+        }
+    };
+    if let Some(error) = broken {
         tracing::warn!(pid = peer.pid, uid = peer.uid, %error, "a connection broke the protocol and is closed");
     }
 }
 
-/// Finds out who takes the connection; whether the native front end does.
-async fn greet(stream: &mut UnixStream) -> io::Result<bool> {
+/// A protocol whose first words are said.
+#[derive(Debug, Clone, Copy)]
+enum Spoken {
+    Frames,
+    Http2,
+}
+
+/// Finds out which front end takes the connection, if one does.
+async fn greet(stream: &mut UnixStream) -> io::Result<Option<Spoken>> {
     match handshake::protocol(stream).await? {
         Protocol::Native => match handshake::shake_hands(stream).await? {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(Some(Spoken::Frames)),
             Err(error) => {
                 tracing::info!(%error, "a connection is closed");
-                Ok(false)
+                Ok(None)
             }
         },
+        Protocol::Http2 if handshake::http2_preface(stream).await? => Ok(Some(Spoken::Http2)),
         Protocol::Http2 => {
-            tracing::info!("a gRPC connection is closed: this version serves the native protocol only");
-            Ok(false)
+            tracing::info!("a connection that is neither gRPC's nor ours is closed");
+            Ok(None)
         }
         Protocol::Other(first) => {
             tracing::info!(?first, "a connection that speaks no known protocol is closed");
-            Ok(false)
+            Ok(None)
         }
     }
 }

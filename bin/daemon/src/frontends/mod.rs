@@ -1,5 +1,6 @@
 //! How the world talks to the actors: one listener, and behind it a front end for each protocol.
 
+pub mod grpc;
 pub mod listener;
 pub mod native;
 pub mod peer;

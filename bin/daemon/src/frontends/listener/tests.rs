@@ -26,10 +26,11 @@ fn ourselves() -> Allowed {
 fn daemon(address: &Path, connections_max: usize) -> Daemon {
     let (listener, file) = bind(address, ourselves()).unwrap();
     let (doer, seen) = Lab::new();
-    let service = Arc::new(Service { table: LAB_TABLE, doer, calls_max: CALLS_MAX });
+    let native = Service { table: LAB_TABLE, doer, calls_max: CALLS_MAX };
+    let fronts = Arc::new(FrontEnds { native, grpc: None });
     let stopping = CancellationToken::new();
     let limits = Limits { allowed: ourselves(), connections_max };
-    let serving = tokio::spawn(serve(listener, limits, service, stopping.clone()));
+    let serving = tokio::spawn(serve(listener, limits, fronts, stopping.clone()));
     Daemon { stopping, serving, _file: file, seen }
 }
 
@@ -284,10 +285,11 @@ async fn strangers_are_closed() {
         return;
     }
     let (doer, _seen) = Lab::new();
-    let service = Arc::new(Service { table: LAB_TABLE, doer, calls_max: CALLS_MAX });
+    let native = Service { table: LAB_TABLE, doer, calls_max: CALLS_MAX };
+    let fronts = Arc::new(FrontEnds { native, grpc: None });
     let stopping = CancellationToken::new();
     let limits = Limits { allowed: Allowed { uid: 0, gid: 4 }, connections_max: 10 };
-    let serving = tokio::spawn(serve(listener, limits, service, stopping.clone()));
+    let serving = tokio::spawn(serve(listener, limits, fronts, stopping.clone()));
     fs::set_permissions(_folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for (group, answered) in [(5, false), (4, true)] {
         let address = address.clone();

@@ -27,31 +27,46 @@ pub enum Protocol {
 /// # Errors
 /// `UnexpectedEof` if there are not as many; what the socket says.
 pub async fn protocol(stream: &UnixStream) -> io::Result<Protocol> {
-    let peek = || {
-        let mut first = [0; 4];
+    Ok(match peek(stream).await? {
+        MAGIC => Protocol::Native,
+        HTTP2_PREFACE => Protocol::Http2,
+        other => Protocol::Other(other),
+    })
+}
+
+/// Waits until HTTP/2's whole preface is there, leaves it where it is, and answers whether it is one.
+///
+/// # Errors
+/// As [`protocol`].
+///
+/// # Spec
+/// RFC 9113, section 3.4.
+pub async fn http2_preface(stream: &UnixStream) -> io::Result<bool> {
+    Ok(&peek(stream).await? == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+}
+
+/// Waits for the first `N` bytes, and leaves them where they are.
+async fn peek<const N: usize>(stream: &UnixStream) -> io::Result<[u8; N]> {
+    let look = || {
+        let mut first = [0; N];
         match recv(stream.as_raw_fd(), &mut first, MsgFlags::MSG_PEEK)? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
-            4 => Ok(first),
+            seen if seen == N => Ok(first),
             // The rest is still to come; saying so makes the next look wait for it.
             _ => Err(ErrorKind::WouldBlock.into()),
         }
     };
-    let first = loop {
+    loop {
         let ready = stream.ready(Interest::READABLE).await?;
-        match stream.try_io(Interest::READABLE, peek) {
+        match stream.try_io(Interest::READABLE, look) {
             // An end that was there before the look: no rest will come, and the socket stays ready for ever.
             Err(error) if error.kind() == ErrorKind::WouldBlock && ready.is_read_closed() => {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            looked => break looked?,
+            looked => return looked,
         }
-    };
-    Ok(match first {
-        MAGIC => Protocol::Native,
-        HTTP2_PREFACE => Protocol::Http2,
-        other => Protocol::Other(other),
-    })
+    }
 }
 
 /// Agrees on the version. The daemon's hello goes out even if there is none in common: it says which there are.

@@ -295,7 +295,7 @@ async fn answer(doing: table::Doing, cancel: CancellationToken, wire: Arc<Wire>,
 }
 
 /// A panic in a call's own future is a bug, told and survived: actors have supervisors, a call has this.
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Refusal {
+pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Refusal {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     tracing::error!(panic = text, "a call panicked");
