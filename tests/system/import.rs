@@ -93,7 +93,6 @@ fn what_is_no_archive_is_refused() {
 }
 
 #[test]
-#[ignore = "an executable of another format ends with 255 and no word"]
 fn an_image_for_another_machine_says_so() {
     let daemon = Daemon::start();
     let layout = Layout::create(&daemon.dir().folder("layout"));
@@ -103,7 +102,9 @@ fn an_image_for_another_machine_says_so() {
     layout.archive(&archive);
     let output = daemon.wharf(["images", "import", "--base-name", "example.com/other", archive.to_str().unwrap()]);
     if output.code == 0 {
-        daemon.wharf("run --rm example.com/other:latest a").refused(&["linux/amd64"]);
+        // The kernel's refusal comes after the start, so it is the process's last word, as it is with runc.
+        let output = daemon.wharf("run --rm example.com/other:latest a").exits(1);
+        assert_eq!(output.stderr, "exec /a: exec format error\n");
     } else {
         output.refused(&["platform"]);
     }

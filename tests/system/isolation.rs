@@ -113,7 +113,6 @@ fn limits_are_set_in_the_cgroup() {
 }
 
 #[test]
-#[ignore = "the runtime's error is not for people"]
 fn namespaces_are_new_shared_or_the_hosts() {
     let daemon = with_busybox();
     let link = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();

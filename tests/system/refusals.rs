@@ -132,7 +132,6 @@ fn flags_that_contradict_or_make_no_sense() {
 }
 
 #[test]
-#[ignore = "cgroups of a failed create stay now and then"]
 fn a_bind_mount_of_what_is_not_there() {
     let daemon = with_busybox();
     let mount = "type=bind,src=/no/such/folder,dst=/mnt,options=rbind:ro";

@@ -130,8 +130,19 @@ fn watchers_and_waiting_clients_are_told_of_the_end() {
     daemon.until_task("a", "RUNNING");
 }
 
+/// Removes every container, with its task if it has one.
+fn remove_all(daemon: &Daemon) {
+    for id in daemon.ok("tasks ls -q").lines() {
+        let removed = daemon.wharf(["tasks", "rm", "-f", id]);
+        // One whose making was cut short is taken down by the daemon itself, meanwhile or before.
+        assert!(removed.code == 0 || removed.stderr.contains("not found"), "{removed}");
+    }
+    for id in daemon.ok("containers ls -q").lines() {
+        daemon.ok(["containers", "rm", id]);
+    }
+}
+
 #[test]
-#[ignore = "shims whose start a kill of the daemon interrupted stay"]
 fn killed_at_any_moment_it_comes_back_clean() {
     let mut daemon = with_busybox();
     let archive = wharf_tests::images::docker_archive(&wharf_tests::images::umoci_layers(), "docker.io/library/l:1");
@@ -151,17 +162,27 @@ fn killed_at_any_moment_it_comes_back_clean() {
         daemon.up();
         events::log(&daemon);
     }
-    for id in daemon.ok("tasks ls -q").lines() {
-        daemon.ok(["tasks", "rm", "-f", id]);
-    }
-    for id in daemon.ok("containers ls -q").lines() {
-        daemon.ok(["containers", "rm", id]);
-    }
+    remove_all(&daemon);
     daemon.ok(["run", "--rm", BUSYBOX, "last", "echo", "works"]).prints("works");
     events::log(&daemon);
     daemon.expect_nothing_left();
-    let active = daemon.ok("snapshots ls").table().into_iter().filter(|row| row.last().unwrap() == "Active").count();
-    assert_eq!(active, 0, "snapshots of containers that are gone");
+}
+
+#[test]
+#[ignore = "nothing collects a snapshot whose container was not made any more"]
+fn a_run_that_was_cut_short_leaves_no_snapshot() {
+    let mut daemon = with_busybox();
+    for round in 0..12 {
+        let mut work = daemon.background(["run", "--rm", BUSYBOX, &format!("r{round}"), "true"]);
+        std::thread::sleep(std::time::Duration::from_millis(7 * round));
+        daemon.kill();
+        work.wait();
+        daemon.up();
+    }
+    remove_all(&daemon);
+    daemon.until("snapshots ls", "no snapshot is left", |output| {
+        output.table().iter().all(|row| row.last().is_some_and(|kind| kind != "Active"))
+    });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{future::Future, sync::Arc};
 use wharf_messages::{
-    Answer, Refusal,
+    Answer, Refusal, RefusalKind,
     event::Event,
     task::{
         CheckpointTask, CloseIo, ExecTask, KillTask, ListPids, PauseTask, Process, ResizePty, ResumeTask, StartTask,
@@ -74,6 +74,16 @@ impl Handler<Ask<StartTask>> for TaskActor {
                 }
                 match started {
                     Ok(pid) => task.started_process(process, pid, reply, ctx),
+                    Err(refusal) if refusal.is(RefusalKind::DeadlineExceeded) => {
+                        // It may run: what the shim says of it counts, and is told when it is known.
+                        let early = task.early.remove(&process);
+                        task.step(&process, Step::Created);
+                        reply.send(Err(refusal));
+                        match early {
+                            Some(exit) => task.ended(process, exit, false, ctx),
+                            None => task.ask_again(process, ctx),
+                        }
+                    }
                     Err(refusal) => {
                         // Its end may have been told meanwhile, as that of a command that is not there.
                         let early = task.early.remove(&process);

@@ -1,7 +1,7 @@
 //! Making a task: the intent, then shim and first process, then the fact.
 
 use super::{
-    TaskActor,
+    TaskActor, TaskDeps,
     machine::{Phase, Step, Verb},
 };
 use crate::{
@@ -10,9 +10,9 @@ use crate::{
 };
 use std::sync::Arc;
 use wharf_messages::{
-    Answer, Mount, Refusal,
+    Answer, Mount, Refusal, SnapshotKey, SnapshotterName,
     event::Event,
-    task::{CreateTask, Process, Rootfs},
+    task::{CreateTask, Process, Rootfs, Stdio},
 };
 use wharf_store::{Change, TaskPhase, TaskRow, refuse};
 
@@ -22,6 +22,52 @@ struct Made {
     shim: Arc<dyn Shim>,
     rootfs: Vec<Mount>,
     pid: u32,
+}
+
+/// Why there is no task, and what keeps something of it from going.
+struct NotMade {
+    refusal: Refusal,
+    left: Option<Refusal>,
+}
+
+/// Launches the shim and has it make the first process.
+async fn make(
+    deps: &Arc<TaskDeps>,
+    id: &TaskId,
+    rootfs: Rootfs,
+    snapshot: Option<(SnapshotterName, SnapshotKey)>,
+    stdio: Stdio,
+    launch: Launch,
+) -> Answer<Made> {
+    let rootfs = match (rootfs, snapshot) {
+        (Rootfs::Mounts(mounts), _) => mounts,
+        (Rootfs::Snapshot, Some((snapshotter, key))) => {
+            let (deps, namespace) = (Arc::clone(deps), id.namespace.clone());
+            blocking("find the root file system", move || {
+                deps.snapshotters.mounts(&deps.store.read()?, &namespace, &snapshotter, &key)
+            })
+            .await?
+        }
+        (Rootfs::Snapshot, None) => {
+            return Err(Refusal::failed_precondition(format!("container {} has no snapshot", id.container)));
+        }
+    };
+    let options = launch.runtime.options.clone();
+    let (address, shim) = deps.shims.launch(launch).await?;
+    let create = CreateProcess {
+        bundle: deps.shims.bundle_path(id),
+        rootfs: rootfs.clone(),
+        stdio,
+        checkpoint: String::new(),
+        options,
+    };
+    match shim.create(create).await {
+        Ok(pid) => Ok(Made { address, shim, rootfs, pid }),
+        Err(refusal) => {
+            take_down(id, &*shim).await;
+            Err(refusal)
+        }
+    }
 }
 
 impl Handler<Ask<CreateTask>> for TaskActor {
@@ -90,50 +136,31 @@ impl Handler<Ask<CreateTask>> for TaskActor {
             let deps = Arc::clone(&task.deps);
             let id = task.id.clone();
             let work = async move {
-                let rootfs = match (rootfs, snapshot) {
-                    (Rootfs::Mounts(mounts), _) => mounts,
-                    (Rootfs::Snapshot, Some((snapshotter, key))) => {
-                        let deps = Arc::clone(&deps);
-                        let namespace = id.namespace.clone();
-                        blocking("find the root file system", move || {
-                            deps.snapshotters.mounts(&deps.store.read()?, &namespace, &snapshotter, &key)
-                        })
-                        .await?
-                    }
-                    (Rootfs::Snapshot, None) => {
-                        return Err(Refusal::failed_precondition(format!(
-                            "container {} has no snapshot",
-                            id.container
-                        )));
-                    }
-                };
-                let options = launch.runtime.options.clone();
-                let (address, shim) = deps.shims.launch(launch).await?;
-                let create = CreateProcess {
-                    bundle: deps.shims.bundle_path(&id),
-                    rootfs: rootfs.clone(),
-                    stdio,
-                    checkpoint: String::new(),
-                    options,
-                };
-                match shim.create(create).await {
-                    Ok(pid) => Ok(Made { address, shim, rootfs, pid }),
+                match make(&deps, &id, rootfs, snapshot, stdio, launch).await {
+                    Ok(made) => Ok(Ok(made)),
                     Err(refusal) => {
                         // Shim and bundle go before the row does (TASK-1); its refusal is what the caller needs to hear.
-                        take_down(&id, &*shim).await;
-                        deps.shims.clean_up(&id, Some(&address)).await?;
-                        Err(refusal)
+                        let left = deps.shims.clean_up(&id, None).await.err();
+                        Ok(Err(NotMade { refusal, left }))
                     }
                 }
             };
             let work = task.at_work.track_future(work);
-            ctx.job("create task", |_| work, move |task, made, ctx| task.created(made, reply, ctx));
+            ctx.job(
+                "create task",
+                |_| work,
+                move |task, made, ctx| match made {
+                    Ok(made) => task.created(made, reply, ctx),
+                    // A job that did not come to its end may have left anything.
+                    Err(refusal) => task.unmake(refusal, reply, ctx),
+                },
+            );
         });
     }
 }
 
 impl TaskActor {
-    fn created(&mut self, made: Answer<Made>, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
+    fn created(&mut self, made: Result<Made, NotMade>, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
         match made {
             Ok(made) => {
                 self.machine.phase = Phase::Live;
@@ -166,7 +193,11 @@ impl TaskActor {
                     },
                 );
             }
-            Err(refusal) => self.not_made(refusal, reply, ctx),
+            Err(NotMade { refusal, left: None }) => self.not_made(refusal, reply, ctx),
+            Err(NotMade { refusal, left: Some(left) }) => {
+                reply.send(Err(refusal));
+                self.undo_creation_later(0, &left, ctx);
+            }
         }
     }
 
@@ -187,8 +218,11 @@ impl TaskActor {
             |_| work,
             move |task, undone, ctx| match undone {
                 Ok(_) => task.not_made(refusal, reply, ctx),
-                // The row stays as an intent; the next start of this actor resolves it.
-                Err(error) => ctx.fail(format!("clean up after a task that was not made: {error}")),
+                Err(error) => {
+                    // The row stays as an intent, which is resolved as after a restart.
+                    reply.send(Err(refusal));
+                    task.undo_creation_later(0, &error, ctx);
+                }
             },
         );
     }
@@ -198,8 +232,8 @@ impl TaskActor {
         let changes = vec![Change::DeleteTask(self.id.container.clone())];
         self.commit_changes(changes, Vec::new(), false, ctx, move |task, committed, ctx| {
             if let Err(error) = committed {
-                // The row stays as an intent; the next start of this actor resolves it.
-                return ctx.fail(format!("remove the row of a task that was not made: {error}"));
+                reply.send(Err(refusal));
+                return task.undo_creation_later(0, &error, ctx);
             }
             task.forget(ctx);
             reply.send(Err(refusal));

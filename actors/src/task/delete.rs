@@ -3,6 +3,7 @@
 use super::{
     TaskActor,
     machine::{Phase, ProcessId, Step, Verb},
+    recover::rest_after,
 };
 use crate::{
     drivers::shim::ShimAddress,
@@ -37,7 +38,7 @@ impl Handler<Ask<DeleteTask>> for TaskActor {
                 if let Some(row) = &mut self.row {
                     row.phase = TaskPhase::Deleting;
                 }
-                self.delete_all(Some(reply), false, ctx);
+                self.delete_all(Some(reply), 0, ctx);
             }
         }
     }
@@ -96,8 +97,9 @@ impl TaskActor {
         );
     }
 
-    /// Removes processes, shim, bundle and at last the row; answers whoever asked for it.
-    pub(super) fn delete_all(&mut self, reply: Option<ReplyTo<DeletedProcess>>, late: bool, ctx: &mut Ctx<Self>) {
+    /// Removes processes, shim, bundle and at last the row; answers whoever asked for it. If nobody did, it finishes what
+    /// an earlier daemon began, and tries again, after `attempts` already, what does not succeed.
+    pub(super) fn delete_all(&mut self, reply: Option<ReplyTo<DeletedProcess>>, attempts: u32, ctx: &mut Ctx<Self>) {
         let (shim, deps, id) = (self.shim.clone(), Arc::clone(&self.deps), self.id.clone());
         let address = self.row.as_ref().and_then(|row| row.shim.as_ref()).map(ShimAddress::from);
         let exit = self.machine.step(&None).ok().and_then(Step::exit);
@@ -125,8 +127,8 @@ impl TaskActor {
             }
         };
         let end = move |task: &mut Self, deleted: Answer<Option<Said>>, ctx: &mut Ctx<Self>| match deleted {
-            Ok(said) => task.deleted(exit, said, reply, late, ctx),
-            Err(refusal) => task.not_deleted(exit, refusal, reply),
+            Ok(said) => task.deleted(exit, said, reply, attempts, ctx),
+            Err(refusal) => task.not_deleted(exit, refusal, reply, attempts, ctx),
         };
         if self.shim.is_some() {
             let work = self.at_work.track_future(work);
@@ -142,9 +144,10 @@ impl TaskActor {
         told: Option<Exit>,
         said: Option<Said>,
         reply: Option<ReplyTo<DeletedProcess>>,
-        late: bool,
+        attempts: u32,
         ctx: &mut Ctx<Self>,
     ) {
+        let late = reply.is_none();
         let mut events = Vec::new();
         let known = told.or(self.held);
         let deleted = self.deleted_process(&None, known, said);
@@ -175,22 +178,35 @@ impl TaskActor {
                 if let Some(row) = &mut task.row {
                     row.shim = None;
                 }
-                task.not_deleted(told, refusal, reply);
+                task.not_deleted(told, refusal, reply, attempts, ctx);
             }
         });
     }
 
     /// It is there still, as it was.
-    fn not_deleted(&mut self, exit: Option<Exit>, refusal: Refusal, reply: Option<ReplyTo<DeletedProcess>>) {
+    fn not_deleted(
+        &mut self,
+        exit: Option<Exit>,
+        refusal: Refusal,
+        reply: Option<ReplyTo<DeletedProcess>>,
+        attempts: u32,
+        ctx: &mut Ctx<Self>,
+    ) {
         tracing::warn!(task = %self.id, %refusal, "the task could not be deleted");
+        let Some(reply) = reply else {
+            let life = self.life;
+            return ctx.later(rest_after(attempts), move |task, ctx| {
+                if task.life == life {
+                    task.delete_all(None, attempts + 1, ctx);
+                }
+            });
+        };
         self.machine.phase = Phase::Live;
         if let Some(row) = &mut self.row {
             row.phase = TaskPhase::Live;
         }
         self.step(&None, exit.map_or(Step::Created, Step::Stopped));
-        if let Some(reply) = reply {
-            reply.send(Err(refusal));
-        }
+        reply.send(Err(refusal));
     }
 
     /// What a deletion answers: what the row knows, else what the shim said, else that nobody knows.

@@ -17,6 +17,8 @@ use wharf_messages::{
 
 /// How long the first process's end waits for those of the added ones, which die with it (TASK-2).
 const HOLD_LIMIT: Duration = Duration::from_secs(2);
+/// How long to rest before a process is asked for again.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
 /// How long to rest before what could not be committed is tried again.
 pub(super) const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -55,7 +57,53 @@ impl TaskActor {
                 task.watched.remove(&process);
                 match end {
                     Ok(exit) => task.ended(process, exit, false, ctx),
-                    Err(refusal) => task.listen_for_loss::<()>(&Err(refusal), ctx),
+                    Err(refusal) if refusal.is(RefusalKind::Canceled) => {}
+                    Err(refusal) => task.look_again(process, refusal, ctx),
+                }
+            },
+        );
+    }
+
+    /// Watches again after a rest: a shim that lives and could not say how a process ended is asked once more.
+    fn look_again(&mut self, process: ProcessId, refusal: Refusal, ctx: &mut Ctx<Self>) {
+        if refusal.is(RefusalKind::Unavailable) {
+            return self.listen_for_loss::<()>(&Err(refusal), ctx);
+        }
+        let over = matches!(self.machine.step(&process), Err(_) | Ok(Step::Stopped(_) | Step::Deleting(_)));
+        if over {
+            return;
+        }
+        tracing::warn!(task = %self.id, %refusal, "the end of a process could not be waited for, trying again");
+        let life = self.life;
+        ctx.later(WATCH_AGAIN, move |task, ctx| {
+            if task.life == life {
+                // The state first: a process that the shim has forgotten has ended.
+                task.ask_again(process, ctx);
+            }
+        });
+    }
+
+    /// Asks the shim where a process stands, and follows that.
+    pub(super) fn ask_again(&mut self, process: ProcessId, ctx: &mut Ctx<Self>) {
+        let Some(shim) = self.shim.clone() else { return };
+        let (named, life) = (process.clone(), self.life);
+        let ask = async move {
+            match shim.state(named.as_ref()).await {
+                Ok(state) => Ok(Some(state)),
+                Err(refusal) if refusal.is(RefusalKind::NotFound) => Ok(None),
+                Err(refusal) => Err(refusal),
+            }
+        };
+        ctx.job(
+            "ask for a process",
+            |_| ask,
+            move |task, state, ctx| {
+                if task.life != life {
+                    return;
+                }
+                match state {
+                    Ok(state) => task.reconcile(process, state, ctx),
+                    Err(refusal) => task.look_again(process, refusal, ctx),
                 }
             },
         );

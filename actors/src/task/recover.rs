@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 use wharf_messages::{
-    Answer, RefusalKind,
+    Answer, Refusal, RefusalKind,
     event::Event,
     task::{EXIT_UNKNOWN, Exit, TaskStatus},
 };
@@ -30,6 +30,17 @@ use wharf_store::{Change, TaskPhase, TaskRow};
 /// # Spec
 /// API reference, section 3 "Shim bootstrap": Connect within 5 s.
 const FIND_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long to rest before a shim that could be neither found nor cleaned up after is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The shortest and the longest rest between attempts to clean up.
+const REST_MIN: Duration = Duration::from_millis(500);
+const REST_MAX: Duration = Duration::from_secs(60);
+
+/// The rest after so many failed attempts: twice as long each time.
+pub(super) fn rest_after(attempts: u32) -> Duration {
+    REST_MIN.saturating_mul(2_u32.saturating_pow(attempts)).min(REST_MAX)
+}
 
 /// What looking for a shim found.
 enum Found {
@@ -48,8 +59,8 @@ impl TaskActor {
         self.machine = machine_of(&row);
         self.row = Some(row);
         match phase {
-            TaskPhase::Creating => self.undo_creation(address, ctx),
-            TaskPhase::Deleting => self.delete_all(None, true, ctx),
+            TaskPhase::Creating => self.undo_creation(0, ctx),
+            TaskPhase::Deleting => self.delete_all(None, 0, ctx),
             TaskPhase::Live if other_boot => self.ended_with_boot(ctx),
             TaskPhase::Live => {
                 // Without one its end is known already: it waits to be deleted.
@@ -61,18 +72,32 @@ impl TaskActor {
         }
     }
 
-    fn undo_creation(&mut self, address: Option<ShimAddress>, ctx: &mut Ctx<Self>) {
+    /// Takes down what a creation left, and removes its intent. What resists is tried again, for as long as it takes:
+    /// a full disk or a busy mount is no fault of this actor, nor of others.
+    pub(super) fn undo_creation(&mut self, attempts: u32, ctx: &mut Ctx<Self>) {
+        let address = self.row.as_ref().and_then(|row| row.shim.as_ref()).map(ShimAddress::from);
         let (deps, id) = (Arc::clone(&self.deps), self.id.clone());
         let work = async move { deps.shims.clean_up(&id, address.as_ref()).await };
-        self.before_messages(ctx, work, |task, undone, ctx| {
+        self.before_messages(ctx, work, move |task, undone, ctx| {
             if let Err(refusal) = undone {
-                return ctx.fail(format!("clean up after a task that was not made: {refusal}"));
+                return task.undo_creation_later(attempts, &refusal, ctx);
             }
             let changes = vec![Change::DeleteTask(task.id.container.clone())];
-            task.commit_changes(changes, Vec::new(), true, ctx, |task, committed, ctx| match committed {
+            task.commit_changes(changes, Vec::new(), true, ctx, move |task, committed, ctx| match committed {
                 Ok(()) => task.forget(ctx),
-                Err(refusal) => ctx.fail(format!("remove the row of a task that was not made: {refusal}")),
+                Err(refusal) => task.undo_creation_later(attempts, &refusal, ctx),
             });
+        });
+    }
+
+    pub(super) fn undo_creation_later(&mut self, attempts: u32, refusal: &Refusal, ctx: &mut Ctx<Self>) {
+        let rest = rest_after(attempts);
+        tracing::warn!(task = %self.id, %refusal, ?rest, "a task that was not made could not be cleaned up after");
+        let life = self.life;
+        ctx.later(rest, move |task, ctx| {
+            if task.life == life {
+                task.undo_creation(attempts + 1, ctx);
+            }
         });
     }
 
@@ -136,12 +161,22 @@ impl TaskActor {
                     self.lost(process, exit, ctx);
                 }
             }
-            Err(refusal) => ctx.fail(format!("find the shim of task {}: {refusal}", self.id)),
+            Err(refusal) => {
+                tracing::warn!(task = %self.id, %refusal, "the task's shim could not be cleaned up after, trying again");
+                let life = self.life;
+                ctx.later(LOOK_AGAIN, move |task, ctx| {
+                    let address = task.row.as_ref().and_then(|row| row.shim.as_ref()).map(ShimAddress::from);
+                    if let Some(address) = address.filter(|_| task.life == life && !task.recovering) {
+                        task.recovering = true;
+                        task.find_shim(address, false, ctx);
+                    }
+                });
+            }
         }
     }
 
     /// Brings a process to where its shim says it is, telling what was missed.
-    fn reconcile(&mut self, process: ProcessId, state: Option<ProcessState>, ctx: &mut Ctx<Self>) {
+    pub(super) fn reconcile(&mut self, process: ProcessId, state: Option<ProcessState>, ctx: &mut Ctx<Self>) {
         let Ok(step) = self.machine.step(&process) else { return };
         if matches!(step, Step::Stopped(_) | Step::Adding | Step::Starting | Step::Deleting(_)) {
             return;
@@ -152,7 +187,7 @@ impl TaskActor {
             return self.lost(process, exit, ctx);
         };
         let ran = matches!(state.status, TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing)
-            || (state.status == TaskStatus::Stopped && state.pid != 0);
+            || (state.status == TaskStatus::Stopped && self.ran_before_its_end(&process, &state));
         let mut events = Vec::new();
         if step == Step::Created && ran {
             self.step(&process, Step::Running);
@@ -187,7 +222,8 @@ impl TaskActor {
         });
         let follow = move |task: &mut Self, committed: Answer<()>, ctx: &mut Ctx<Self>| {
             if let Err(refusal) = committed {
-                return ctx.fail(format!("commit what task {} did meanwhile: {refusal}", task.id));
+                // It is kept, and told before anything else is.
+                tracing::warn!(task = %task.id, %refusal, "what the task did meanwhile could not be committed");
             }
             match exit {
                 Some(exit) => task.ended(process, exit, true, ctx),
@@ -195,6 +231,13 @@ impl TaskActor {
             }
         };
         if events.is_empty() { follow(self, Ok(()), ctx) } else { self.commit(events, true, ctx, follow) }
+    }
+
+    /// Whether a process that has ended had been started. A first process has its pid before that: one that was killed
+    /// then was never started, and its record says so.
+    fn ran_before_its_end(&self, process: &ProcessId, state: &ProcessState) -> bool {
+        let recorded = self.deps.shims.recorded_exit(&self.id, process.as_ref());
+        state.pid != 0 && recorded.is_none_or(|record| record.started)
     }
 
     /// Ends a process whose shim is gone or has forgotten it, whatever it was doing.

@@ -6,7 +6,7 @@
 //!
 //! ```json
 //! {"version":1,"container_id":"web","exec_id":"","pid":4711,"status":137,"signal":9,
-//!  "exited_at_ns":1764000000123456789,"oom_killed":true}
+//!  "exited_at_ns":1764000000123456789,"oom_killed":true,"started":true}
 //! ```
 //!
 //! - `version`: 1. A reader refuses a higher one.
@@ -16,6 +16,7 @@
 //! - `signal`: the number of the signal that ended it, or 0.
 //! - `exited_at_ns`: when the shim saw it end, in nanoseconds since 1970-01-01T00:00:00Z.
 //! - `oom_killed`: whether the kernel killed something in the container's cgroup for want of memory, ever.
+//! - `started`: whether its command had been told to run; a record without it is of one that had.
 //!
 //! The record is there before any reply or event tells of the exit. Deleting an exec removes its record; init's stays
 //! until the bundle goes. There is no fsync: a bundle lives in a state folder, and no process outlives its machine.
@@ -43,6 +44,12 @@ pub struct ExitRecord {
     pub signal: i32,
     pub exited_at_ns: i64,
     pub oom_killed: bool,
+    #[serde(default = "yes")]
+    pub started: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl ExitRecord {
@@ -58,6 +65,7 @@ impl ExitRecord {
             signal: 0,
             exited_at_ns: 0,
             oom_killed: false,
+            started: true,
         }
     }
 

@@ -293,6 +293,11 @@ impl Shim {
         }
     }
 
+    /// Whether nobody has told it to end.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.life == Life::Serving
+    }
+
     /// Ends the process as soon as its events are delivered.
     pub(crate) fn say_farewell(&mut self) {
         if self.life == Life::Serving {

@@ -21,6 +21,22 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// This process's id.
+#[must_use]
+pub fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// Has the kernel kill this process when its parent ends.
+///
+/// # Errors
+/// If the parent is gone already.
+pub fn die_with_parent(parent: i32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    if now == Some(parent) { Ok(()) } else { Err(io::Error::other("the process that waits for this one is gone")) }
+}
+
 /// Blocks the given signals for this thread and returns a descriptor that delivers them.
 ///
 /// # Errors

@@ -206,10 +206,17 @@ impl Bundle {
     fn end(&mut self, exec: Option<&ExecId>, code: u32, oom: bool) {
         let id = exec.cloned();
         let process = self.processes.get_mut(&id).expect("the shim has the process");
-        process.status = TaskStatus::Stopped;
+        let was = std::mem::replace(&mut process.status, TaskStatus::Stopped);
         self.records.insert(
             id,
-            ExitRecord { version: 1, pid: process.pid, status: code, exited_at_ns: ENDED.0, oom_killed: oom },
+            ExitRecord {
+                version: 1,
+                pid: process.pid,
+                status: code,
+                exited_at_ns: ENDED.0,
+                oom_killed: oom,
+                started: was != TaskStatus::Created,
+            },
         );
         process.end.send_replace(Some((code, ENDED)));
     }

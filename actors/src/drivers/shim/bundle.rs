@@ -53,6 +53,13 @@ pub struct ExitRecord {
     pub exited_at_ns: i64,
     /// Whether the OOM killer struck in its cgroup.
     pub oom_killed: bool,
+    /// Whether its command had been told to run; records of earlier shims do not say, and then it had.
+    #[serde(default = "yes")]
+    pub started: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl From<ExitRecord> for Exit {
@@ -126,6 +133,21 @@ impl Bundle {
     pub fn address(&self) -> Option<String> {
         let address = fs::read_to_string(self.path.join("address")).ok()?;
         address.starts_with("unix://").then_some(address)
+    }
+
+    /// The serving process's id, as wharf's shim writes it down.
+    #[must_use]
+    pub fn shim_pid(&self) -> Option<i32> {
+        fs::read_to_string(self.path.join("shim.pid")).ok()?.trim().parse().ok().filter(|pid| *pid > 1)
+    }
+
+    /// Whether a process is a live one of this bundle's shim program: a number alone may be another's by now.
+    #[must_use]
+    pub fn is_shim(&self, pid: i32) -> bool {
+        let name = |path: &Path| path.file_name().map(std::ffi::OsStr::to_owned);
+        let running = fs::read_link(format!("/proc/{pid}/exe")).ok().as_deref().and_then(name);
+        let program = self.binary().and_then(|path| fs::canonicalize(path).ok()).as_deref().and_then(name);
+        running.is_some() && running == program
     }
 
     /// Unmounts what is left on its rootfs and removes the folder; fine if there is none.
@@ -253,7 +275,7 @@ mod tests {
         let exits = bundle.path().join("exits");
         fs::create_dir(&exits).unwrap();
         fs::write(exits.join("init.json"), r#"{"version":1,"container_id":"one","exec_id":"","pid":7,"status":137,"signal":9,"exited_at_ns":5,"oom_killed":true}"#).unwrap();
-        let record = ExitRecord { version: 1, pid: 7, status: 137, exited_at_ns: 5, oom_killed: true };
+        let record = ExitRecord { version: 1, pid: 7, status: 137, exited_at_ns: 5, oom_killed: true, started: true };
         assert_eq!(bundle.exit_record(None), Some(record));
         fs::write(exits.join("exec-x.json"), r#"{"pid":7,"#).unwrap();
         assert_eq!(bundle.exit_record(Some(&ExecId::new("x").unwrap())), None);

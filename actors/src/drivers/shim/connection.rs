@@ -96,6 +96,13 @@ impl Connection {
         })
     }
 
+    /// The serving process, as it says itself.
+    pub(super) async fn shim_pid(&self) -> Answer<u32> {
+        let request = api::ConnectRequest { id: self.id(), ..Default::default() };
+        let response: api::ConnectResponse = self.call("Connect", &request, Some(QUERY_LIMIT)).await?;
+        Ok(response.shim_pid)
+    }
+
     fn id(&self) -> String {
         self.task.container.to_string()
     }

@@ -5,6 +5,10 @@ use super::{
     connection::Connection,
 };
 use async_trait::async_trait;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -12,7 +16,7 @@ use tokio::{
     task::{AbortHandle, spawn_blocking},
 };
 use wharf_messages::{
-    Answer, ExecId, Refusal, Timestamp,
+    Answer, ExecId, Refusal, RefusalKind, Timestamp,
     task::{EXIT_KILLED, Exit},
 };
 
@@ -21,6 +25,10 @@ const LOG_LINE_MAX_BYTES: u64 = 16 << 10;
 
 /// How long a shim that is to go may take before its own `delete` goes on without it.
 const END_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long to rest before a shim that is to go is looked at again, and how often one without the task is.
+const END_PAUSE: Duration = Duration::from_millis(5);
+const END_LOOKS: u32 = 20;
 
 /// How shims are started.
 #[derive(Debug, Clone)]
@@ -66,23 +74,42 @@ impl ProcessShims {
         Bundle::of(&self.state, task)
     }
 
-    /// Ends a shim that may still serve although nobody wants its task; one that is gone already is as well.
+    /// Ends a shim that may still serve although nobody wants its task; one that is gone already is as well. One that
+    /// serves other containers too, or has last events to tell, is left to itself once this task is gone from it.
     async fn end_shim(&self, task: &TaskId, bundle: &Bundle) {
         let Some(address) = bundle.address() else { return };
+        let address = ShimAddress { address, version: 3, binary: String::new() };
+        let mut process = bundle.shim_pid();
         let ending = async {
-            let shim = self.connect(task, &ShimAddress { address, version: 3, binary: String::new() }).await?;
-            // Each may be refused for what is not there; what matters is that nothing is left for the next.
-            for refused in
-                [shim.kill(None, 9, true).await.err(), shim.wait(None).await.err(), shim.delete(None).await.err()]
+            let mut looks = END_LOOKS;
+            while looks > 0
+                && let Ok(shim) = Connection::open(task, &address).await
             {
-                tracing::debug!(%task, ?refused, "ending a shim");
+                if let Ok(pid) = shim.shim_pid().await {
+                    process = i32::try_from(pid).ok().filter(|pid| *pid > 1);
+                }
+                // A shim takes one word after the other, so a creation that its last daemon asked for ends before the
+                // deletion begins. Refused for something that is not there, a word has done its part.
+                let killed = shim.kill(None, 9, true).await;
+                let deleted = shim.delete(None).await;
+                let told = shim.shutdown().await;
+                tracing::debug!(%task, ?killed, ?deleted, ?told, "ending a shim");
+                if deleted.is_ok() || deleted.is_err_and(|refusal| refusal.is(RefusalKind::NotFound)) {
+                    looks -= 1;
+                }
+                if process.is_some_and(|pid| !bundle.is_shim(pid)) {
+                    return;
+                }
+                tokio::time::sleep(END_PAUSE).await;
             }
-            shim.shutdown().await
         };
-        match tokio::time::timeout(END_LIMIT, ending).await {
-            Ok(Ok(())) => {}
-            Ok(Err(refusal)) => tracing::debug!(%task, %refusal, "the shim does not serve any more"),
-            Err(_) => tracing::warn!(%task, "the shim did not end in time"),
+        if tokio::time::timeout(END_LIMIT, ending).await.is_ok() {
+            return;
+        }
+        let Some(pid) = process.filter(|pid| bundle.is_shim(*pid)) else { return };
+        tracing::warn!(%task, pid, "the shim did not end in time, killing it");
+        if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            tracing::warn!(%task, pid, %error, "the shim could not be killed");
         }
     }
 
@@ -120,6 +147,7 @@ impl ShimLauncher for ProcessShims {
                     log.abort();
                 }
                 // A shim that started and did not answer must not stay behind its removed bundle.
+                self.end_shim(&task, &bundle).await;
                 if let Err(error) = self.environment.delete(&binary, &task, bundle.path()).await {
                     tracing::debug!(%task, %error, "nothing to clean up after the failed start of a shim");
                 }
@@ -135,7 +163,7 @@ impl ShimLauncher for ProcessShims {
         shim.state(None).await.map_err(|r| r.context(format!("reattach to the shim of {task}"))).map(|_| ()).or_else(
             |refusal| {
                 // A shim whose task was never made or is deleted already says so; it answers all the same.
-                if refusal.is(wharf_messages::RefusalKind::NotFound) { Ok(()) } else { Err(refusal) }
+                if refusal.is(RefusalKind::NotFound) { Ok(()) } else { Err(refusal) }
             },
         )?;
         follow_log(task, &self.bundle(task));

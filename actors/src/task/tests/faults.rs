@@ -112,6 +112,44 @@ fn a_call_that_panics_is_a_refusal() {
     });
 }
 
+#[test]
+fn a_start_that_takes_too_long_is_what_the_shim_says_of_it() {
+    play(async |stage| {
+        stage.create().await.unwrap();
+        stage.shims.refuse("started", Refusal::deadline_exceeded("start"));
+        let start = StartTask { container_id: web(), exec_id: None };
+        assert_eq!(kind(stage.tasks.ask(meta(), start).await), RefusalKind::DeadlineExceeded);
+        stage.until_told("late started").await;
+        stage.exit(None, 2);
+        assert_eq!(stage.wait(None).await.unwrap().code, 2);
+        assert_eq!(stage.story(), ["created", "late started", "exited 2"]);
+    });
+}
+
+#[test]
+fn a_watch_that_fails_is_taken_up_again() {
+    play(async |stage| {
+        stage.shims.refuse("wait", Refusal::internal("out of descriptors"));
+        stage.run().await;
+        stage.exit(None, 3);
+        assert_eq!(stage.wait(None).await.unwrap().code, 3);
+    });
+}
+
+#[test]
+fn what_cannot_be_cleaned_up_after_is_tried_again_and_fails_nobody_else() {
+    play(async |stage| {
+        for call in ["create", "clean_up", "clean_up", "clean_up"] {
+            stage.shims.refuse(call, Refusal::internal("busy"));
+        }
+        assert_eq!(kind(stage.create().await), RefusalKind::Internal);
+        // Its intent stands until nothing is left.
+        stage.world.until(|| stage.row().is_none() && stage.shims.is_clean()).await;
+        assert_eq!(stage.shims.count("clean_up"), 4);
+        stage.run().await;
+    });
+}
+
 /// A store that has no space for some commits.
 struct Full {
     writer: Writer,

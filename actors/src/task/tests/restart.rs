@@ -66,6 +66,17 @@ fn what_ended_meanwhile_is_told_late_with_its_true_end() {
 }
 
 #[test]
+fn what_was_killed_before_its_start_was_never_started() {
+    let machine = Machine::new();
+    machine.daemon("boot", async |stage| drop(stage.create().await.unwrap()));
+    machine.shims.exit(&task(), None, 137);
+    machine.daemon("boot", async |stage| {
+        stage.until_told("late exited 137").await;
+        assert_eq!(stage.story(), ["created", "late exited 137"]);
+    });
+}
+
+#[test]
 fn messages_wait_until_the_shim_is_found() {
     let machine = running(&[]);
     machine.shims.exit(&task(), None, 5);
@@ -336,7 +347,8 @@ fn an_actor_that_panics_while_it_creates_leaves_nothing() {
 fn a_record_beside_a_shim_that_lives_says_more() {
     let machine = running(&[]);
     machine.shims.exit(&task(), None, 137);
-    let record = ExitRecord { version: 1, pid: 101, status: 137, exited_at_ns: ENDED.0, oom_killed: true };
+    let record =
+        ExitRecord { version: 1, pid: 101, status: 137, exited_at_ns: ENDED.0, oom_killed: true, started: true };
     machine.shims.record(&task(), record);
     machine.daemon("boot", async |stage| assert!(stage.wait(None).await.unwrap().oom));
 }

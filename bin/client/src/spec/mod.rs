@@ -38,8 +38,9 @@ pub use users::Users;
 
 use default::made;
 use oci_spec::runtime::{
-    LinuxCpuBuilder, LinuxIdMappingBuilder, LinuxIntelRdtBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, Mount, MountBuilder, PosixRlimitBuilder, Process,
+    Capabilities, Capability, LinuxCapabilities, LinuxCpuBuilder, LinuxIdMappingBuilder, LinuxIntelRdtBuilder,
+    LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, Mount,
+    MountBuilder, PosixRlimitBuilder, Process,
 };
 use std::path::{Path, PathBuf};
 use wharf_messages::{Answer, Any, ContainerId, Namespace, Refusal};
@@ -114,14 +115,48 @@ impl SpecBuilder {
 /// `Internal` if it cannot be written as JSON.
 pub fn to_any(spec: &Spec) -> Answer<Any> {
     let failed = |error: serde_json::Error| Refusal::internal(format!("write the OCI spec as JSON: {error}"));
-    let mut json = serde_json::to_value(spec).map_err(failed)?;
+    let mut json = serde_json::to_string(spec).map_err(failed)?;
     // Sets of capabilities have no order; a record should not differ from run to run.
-    if let Some(sets) = json.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut) {
-        for set in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
-            set.sort_unstable_by(|a, b| a.as_str().cmp(&b.as_str()));
+    if let Some(sets) = spec.process().as_ref().and_then(|process| process.capabilities().as_ref()) {
+        let field = |sets: String| format!("\"capabilities\":{sets}");
+        let unordered = field(serde_json::to_string(sets).map_err(failed)?);
+        let ordered = field(serde_json::to_string(&OrderedCapabilities::from(sets)).map_err(failed)?);
+        // Quotes within a string are escaped, so the text is found nowhere else.
+        json = json.replacen(&unordered, &ordered, 1);
+    }
+    Ok(Any::new(Any::SPEC, json.into_bytes()))
+}
+
+/// A process's capabilities with their fields in the specification's order, and each set in alphabetical order.
+#[derive(serde::Serialize)]
+struct OrderedCapabilities {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bounding: Option<Vec<Capability>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effective: Option<Vec<Capability>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inheritable: Option<Vec<Capability>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permitted: Option<Vec<Capability>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ambient: Option<Vec<Capability>>,
+}
+
+impl From<&LinuxCapabilities> for OrderedCapabilities {
+    fn from(sets: &LinuxCapabilities) -> Self {
+        let ordered = |set: &Option<Capabilities>| {
+            let mut list: Vec<_> = set.as_ref()?.iter().copied().collect();
+            list.sort_unstable_by_key(ToString::to_string);
+            Some(list)
+        };
+        Self {
+            bounding: ordered(sets.bounding()),
+            effective: ordered(sets.effective()),
+            inheritable: ordered(sets.inheritable()),
+            permitted: ordered(sets.permitted()),
+            ambient: ordered(sets.ambient()),
         }
     }
-    Ok(Any::new(Any::SPEC, serde_json::to_vec(&json).map_err(failed)?))
 }
 
 /// The spec out of a container's record.

@@ -179,6 +179,15 @@ fn a_record_holds_the_spec_and_gives_it_back() {
     let any = to_any(&spec).unwrap();
     assert_eq!(any, to_any(&spec.clone()).unwrap());
     assert_eq!(from_any(&any).unwrap(), spec);
+    // The fields come as the specification's types have them, not by their names.
+    let text = String::from_utf8(any.value.clone()).unwrap();
+    let at = |field: &str| text.find(&format!("\"{field}\":")).unwrap();
+    for fields in
+        [["ociVersion", "root", "mounts", "process", "linux"], ["user", "args", "cwd", "capabilities", "rlimits"]]
+    {
+        assert!(fields.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{text}");
+    }
+    assert!(text.contains(r#""capabilities":{"bounding":["CAP_AUDIT_WRITE","CAP_CHOWN","#), "{text}");
     assert!(from_any(&Any::new("other", any.value.clone())).is_err());
     assert!(from_any(&Any::new(Any::SPEC, "[")).is_err());
 }

@@ -28,6 +28,22 @@ const FREEZE_MAX: Duration = Duration::from_millis(500);
 /// How deep below its own a container's cgroups are looked at.
 const DEPTH_MAX: usize = 16;
 
+/// The controllers of version 1 that libcontainer puts a container's processes under.
+const LIBRARY_CONTROLLERS: [&str; 12] = [
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "hugetlb",
+    "memory",
+    "pids",
+    "perf_event",
+    "blkio",
+    "net_prio",
+    "net_cls",
+    "freezer",
+];
+
 /// Which interface the kernel's controllers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Version {
@@ -66,6 +82,20 @@ impl Cgroup {
         let theirs = read(format!("/proc/{pid}/cgroup"))?;
         let ours = read("/proc/self/cgroup".into())?;
         Ok(Self::parse(&theirs, &ours, is_unified()))
+    }
+
+    /// The cgroups that the embedded runtime is about to make at a path, where they are not there yet: known before the
+    /// runtime begins, they can be removed whatever becomes of it.
+    ///
+    /// # Errors
+    /// If the shim's own cgroups cannot be read.
+    pub fn planned(path: &Path) -> Answer<Self> {
+        let ours = read(Path::new("/proc/self/cgroup"))?;
+        let mut planned = Self::parse(&theirs_at(path, &ours), &ours, is_unified());
+        for node in &mut planned.nodes {
+            node.own &= !node.folder.exists();
+        }
+        Ok(planned)
     }
 
     fn parse(theirs: &str, ours: &str, unified: bool) -> Self {
@@ -258,6 +288,31 @@ impl Cgroup {
     }
 }
 
+/// What `/proc/<pid>/cgroup` will say of a process that libcontainer puts at a path: it handles some of version 1's
+/// controllers, and leaves the other hierarchies as they are.
+fn theirs_at(path: &Path, ours: &str) -> String {
+    let normal = path.components().filter_map(|part| match part {
+        std::path::Component::Normal(name) => name.to_str(),
+        _ => None,
+    });
+    let path = normal.fold(String::new(), |path, name| path + "/" + name);
+    let unified = is_unified();
+    let mut theirs = String::new();
+    for line in ours.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(number), Some(controllers)) = (fields.next(), fields.next()) else { continue };
+        let handled = controllers.split(',').any(|name| LIBRARY_CONTROLLERS.contains(&name));
+        let line = if !path.is_empty() && (handled || (unified && controllers.is_empty())) {
+            format!("{number}:{controllers}:{path}")
+        } else {
+            line.to_owned()
+        };
+        theirs.push_str(&line);
+        theirs.push('\n');
+    }
+    theirs
+}
+
 /// Whether the machine has version 2 only.
 #[must_use]
 pub fn is_unified() -> bool {
@@ -360,6 +415,15 @@ mod tests {
         assert_eq!(cgroup.version(), Version::V2);
         assert_eq!(cgroup.folder("memory"), Some(Path::new("/sys/fs/cgroup/default/web")));
         assert_eq!(cgroup.members(), Some(Path::new("/sys/fs/cgroup/default/web")));
+    }
+
+    #[test]
+    fn the_runtimes_cgroups_are_foretold() {
+        let theirs = "9:name=systemd:/\n4:memory:/default/web\n2:cpu,cpuacct:/default/web\n";
+        if !is_unified() {
+            assert_eq!(theirs_at(Path::new("default/./web"), OURS), theirs.to_owned() + "0::/\n");
+        }
+        assert_eq!(theirs_at(Path::new("/"), OURS), OURS);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::exec::Exec;
 use super::verb::{ARGUMENT, Order, Verb};
 use super::{Account, Making, Running, Runtime, pid, sealed, stdio};
 use crate::io::ChildStdio;
+use crate::sys;
 
 /// libcontainer's socket on which a created container waits for its start.
 const START_SOCKET: &str = "notify.sock";
@@ -92,7 +93,13 @@ fn spawn(runtime: &Runtime, what: &'static str, verb: Verb, child: ChildStdio) -
     let refuse = |error: std::io::Error| Refusal::io(format!("run the runtime's {what}"), &error);
     let program = sealed::open(&runtime.bundle)?;
     let (report, told) = report_pipe().map_err(|error| refuse(error.into()))?;
-    let order = Order { report: told.as_raw_fd(), id: runtime.id.clone(), root: runtime.root.clone(), verb };
+    let order = Order {
+        report: told.as_raw_fd(),
+        parent: sys::own_pid(),
+        id: runtime.id.clone(),
+        root: runtime.root.clone(),
+        verb,
+    };
     let order = serde_json::to_string(&order).map_err(|error| refuse(error.into()))?;
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command.arg(ARGUMENT).arg(order).stdin(stdio(child.stdin)).stdout(stdio(child.stdout));

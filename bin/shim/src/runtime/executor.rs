@@ -83,7 +83,13 @@ pub fn run(process: Option<&Process>) -> Result<std::convert::Infallible, String
     // SAFETY: `program` and the terminated list of terminated arguments live until the call returns, if it does; the
     // environment is the process's own.
     unsafe { libc::execv(program.as_ptr(), arg_pointers.as_ptr()) };
-    Err(refuse(&io::Error::last_os_error()))
+    Err(refuse(&in_small_letters(&io::Error::last_os_error())))
+}
+
+/// The kernel's reason as runtimes write it: `exec format error`.
+fn in_small_letters(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// Replaces the environment. Entries that no environment can hold are left out.
@@ -141,7 +147,13 @@ impl Executor for Command {
         }
         match run(spec.process().as_ref()) {
             Ok(never) => match never {},
-            Err(reason) => Err(ExecutorError::Other(reason)),
+            Err(reason) => {
+                // Too late for an answer to who started it: as runc does, it is said where the command would have
+                // written, and the process ends with 1. If nobody can be told there is nobody to tell that.
+                let _ = rustix::io::write(io::stderr(), format!("{reason}\n").as_bytes());
+                // SAFETY: ends this process without running what its parent registered to run at exit.
+                unsafe { libc::_exit(1) }
+            }
         }
     }
 }

@@ -20,6 +20,8 @@ pub const ARGUMENT: &str = "@runtime";
 pub struct Order {
     /// The descriptor that the report goes to.
     pub report: i32,
+    /// The process that waits for the verb.
+    pub parent: i32,
     /// The container's name.
     pub id: String,
     /// The folder of the runtime's state.
@@ -64,6 +66,11 @@ pub fn main(order: &str) -> i32 {
     };
     // SAFETY: the shim passes the descriptor for this purpose alone.
     unsafe { report::take(order.report) };
+    // Whoever cleans up after a shim that was killed must not meet a verb of it that goes on making things.
+    if let Err(error) = sys::die_with_parent(order.parent) {
+        report::line('F', &format!("prepare the runtime's process: {error}"));
+        return 1;
+    }
     trace::install();
     // The library panics where it finds no way on, with a text that says more than the silence of its process.
     std::panic::set_hook(Box::new(|panic| report::line('F', &panic.to_string())));

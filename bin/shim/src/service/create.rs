@@ -28,6 +28,10 @@ impl Shim {
     pub(super) fn create(&mut self, payload: &[u8], to: ReplyTo) -> Answer<Reply> {
         let request: CreateTaskRequest = decode(payload)?;
         check_name("container id", &request.id)?;
+        if !self.is_serving() {
+            // Told to end: what is made now would have nobody to hold it.
+            return Err(Refusal::unavailable("the shim is ending"));
+        }
         if self.containers.contains_key(&request.id) {
             return Err(Refusal::already_exists(format!("container {:?}", request.id)));
         }
@@ -38,6 +42,7 @@ impl Shim {
         let options = runtime_options(request.options.as_ref())?;
         let runtime = Runtime::new(&request.id, &self.namespace, &bundle, &options);
         let spec = Spec::read(&bundle)?;
+        spec.check_namespaces()?;
         if !request.checkpoint.is_empty() && runtime.binary.is_none() {
             return Err(Refusal::not_implemented(
                 "restoring a checkpoint with the embedded runtime (name runc in the container's runtime options)",
@@ -77,6 +82,8 @@ impl Shim {
             uid: if io_uid == 0 { spec.host_uid(spec.process().uid()) } else { io_uid },
             gid: io_gid,
         };
+        // Written down before there are any: a creation that is interrupted leaves none behind.
+        let cgroup = plan_cgroups(&runtime, &spec, &bundle).map_err(undo)?;
         let mut prepared = Prepared::open(&stdio, context).map_err(undo)?;
         let key = self.new_key(&request.id, "");
         let mut init = Process::new(key, stdio);
@@ -89,7 +96,7 @@ impl Shim {
             busy: true,
             starting: false,
             queue: VecDeque::new(),
-            cgroup: None,
+            cgroup,
             memory: None,
             mounts: mounts.len(),
             io_owner: (io_uid, io_gid),
@@ -181,7 +188,7 @@ impl Shim {
                 }
                 container.cgroup = Some(cgroup);
             }
-            // It has ended already; its exit will tell.
+            // It has ended already; its exit will tell. The planned ones are still to be removed.
             Err(refusal) => warning!("container {id:?} has no cgroups: {refusal}"),
         }
         let pid_file = container.bundle.join("init.pid");
@@ -257,6 +264,17 @@ impl Shim {
         self.reply(to, Err(refusal));
         self.forget(id);
     }
+}
+
+/// The cgroups that the embedded runtime will make, noted in the bundle. Other runtimes clean up after themselves, and
+/// systemd knows what it made.
+fn plan_cgroups(runtime: &Runtime, spec: &Spec, bundle: &Path) -> Answer<Option<Cgroup>> {
+    let Some(path) = spec.cgroups_path().filter(|_| runtime.binary.is_none() && !runtime.systemd_cgroup) else {
+        return Ok(None);
+    };
+    let planned = Cgroup::planned(path)?;
+    planned.save(bundle).map_err(|error| Refusal::io("note the container's cgroups", &error))?;
+    Ok(Some(planned))
 }
 
 /// What is needed to make a container.

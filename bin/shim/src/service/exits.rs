@@ -93,6 +93,7 @@ impl Shim {
         };
         record.exited_at_ns = at.0;
         record.oom_killed = oom_killed;
+        record.started = process.state != State::Created;
         if let Err(error) = record.write(&bundle) {
             // The answers and the event below still tell; only a daemon that comes after this process would miss it.
             warning!("the exit of {:?} in container {:?} is not recorded: {error}", name.exec, name.container);

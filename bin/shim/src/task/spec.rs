@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use wharf_messages::{Answer, Refusal};
@@ -55,6 +55,8 @@ struct Linux {
     resources: Resources,
     #[serde(rename = "uidMappings")]
     uid_mappings: Vec<Mapping>,
+    #[serde(rename = "cgroupsPath")]
+    cgroups_path: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -120,6 +122,27 @@ impl Spec {
     #[must_use]
     pub fn device_rules(&self) -> &[Rule] {
         &self.linux.resources.devices
+    }
+
+    /// Where its cgroups are to be, if it says so.
+    #[must_use]
+    pub fn cgroups_path(&self) -> Option<&Path> {
+        self.linux.cgroups_path.as_deref()
+    }
+
+    /// Checks that the namespaces are there which it shares with others.
+    ///
+    /// # Errors
+    /// Unknown, in runc's words, for the first that is not.
+    pub fn check_namespaces(&self) -> Answer<()> {
+        for namespace in self.linux.namespaces.iter().filter(|namespace| !namespace.path.is_empty()) {
+            if let Err(error) = std::fs::symlink_metadata(&namespace.path) {
+                let why = Refusal::io(format!("lstat {}", namespace.path), &error).detail;
+                let kind = &namespace.kind;
+                return Err(Refusal::unknown(format!("OCI runtime create failed: {kind} namespace path: {why}")));
+            }
+        }
+        Ok(())
     }
 
     /// Whether its processes live in a pid namespace of its own, so that all of them end with its init.
