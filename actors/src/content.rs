@@ -28,9 +28,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use wharf_messages::{
-    Answer, Digest, IngestRef, Labels, LeaseId, Namespace, Refusal, RefusalKind,
+    Answer, Digest, IngestRef, Labels, LeaseId, Meta, Namespace, Refusal, RefusalKind,
     content::{AbortIngest, ContentInfo, DeleteContent, UpdateContent},
     id::DigestAlgorithm,
+    lease::{AddLeaseResource, LeaseResource},
 };
 use wharf_store::{Change, Commit, Committed, Growing, IngestFile, IngestRow, Outcome, Placed, Store, refuse};
 
@@ -363,15 +364,17 @@ fn lost() -> Refusal {
 /// `FailedPrecondition` if it is not what is expected, and operating errors.
 pub async fn insert(
     deps: &ContentDeps,
-    namespace: &Namespace,
+    meta: &Meta,
     bytes: Vec<u8>,
     expected: Option<Digest>,
     labels: Labels,
 ) -> Answer<Digest> {
+    let namespace = meta.namespace()?;
     let store = deps.store.clone();
     let placed = blocking("store blob", move || store.blobs().insert(&bytes, expected.as_ref())).await?;
     let digest = placed.digest().clone();
-    let committed = deps.journal.commit(Commit::one(namespace, created(&placed, labels))).await;
+    let commit = Commit::one(namespace, created(&placed, labels)).leased(meta.lease.clone());
+    let committed = deps.journal.commit(commit).await;
     drop(placed);
     match committed {
         Err(refusal) if !refusal.is(RefusalKind::AlreadyExists) => Err(refusal),
@@ -379,23 +382,41 @@ pub async fn insert(
     }
 }
 
-/// Whether a namespace has a blob; one that another namespace has becomes this one's too.
+/// Whether a namespace has a blob; one that another namespace has becomes this one's too. The call's lease has it then.
 ///
 /// # Errors
-/// Operating errors.
-pub async fn have(deps: &ContentDeps, namespace: &Namespace, digest: &Digest, labels: Labels) -> Answer<bool> {
-    let (store, looking, named) = (deps.store.clone(), namespace.clone(), digest.clone());
-    let (own, any) = blocking("look for a blob", move || {
-        let reader = store.read()?;
-        let own = reader.content(&looking, &named)?.is_some();
-        Ok((own, own || reader.blob(&named)?.is_some()))
-    })
-    .await?;
+/// Operating errors; `NotFound` for the lease.
+pub async fn have(deps: &ContentDeps, meta: &Meta, digest: &Digest, labels: Labels) -> Answer<bool> {
+    let namespace = meta.namespace()?;
+    let resource = LeaseResource { kind: "content".to_owned(), id: digest.to_string() };
+    let look = || {
+        let (store, namespace, lease) = (deps.store.clone(), namespace.clone(), meta.lease.clone());
+        let (digest, resource) = (digest.clone(), resource.clone());
+        blocking("look for a blob", move || {
+            let reader = store.read()?;
+            let own = reader.content(&namespace, &digest)?.is_some();
+            let leased = match lease {
+                Some(lease) => reader.leases_of(&namespace, &resource)?.contains(&lease),
+                None => true,
+            };
+            Ok((own, own || reader.blob(&digest)?.is_some(), leased))
+        })
+    };
+    let (own, any, leased) = look().await?;
+    if own
+        && !leased
+        && let Some(id) = meta.lease.clone()
+    {
+        let change = Change::AddLeaseResource(AddLeaseResource { id, resource: resource.clone() });
+        deps.journal.commit(Commit::one(namespace, change)).await?;
+        // It may have been collected just before.
+        return Ok(look().await?.0);
+    }
     if own || !any {
         return Ok(own);
     }
     let change = Change::ShareContent { digest: digest.clone(), labels };
-    match deps.journal.commit(Commit::one(namespace, change)).await {
+    match deps.journal.commit(Commit::one(namespace, change).leased(meta.lease.clone())).await {
         Ok(_) => Ok(true),
         Err(refusal) if refusal.is(RefusalKind::AlreadyExists) => Ok(true),
         // Deleted in between: it must be fetched.

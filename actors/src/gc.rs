@@ -52,10 +52,9 @@ mod tests {
     fn each_thing_is_explained_and_what_is_being_written_is_in_use() {
         run_whole(async |whole| {
             let content = &whole.wharf.drivers.content;
-            let namespace = meta().namespace().unwrap().clone();
-            let loose = content::insert(content, &namespace, b"loose".to_vec(), None, Labels::new()).await.unwrap();
+            let loose = content::insert(content, &meta(), b"loose".to_vec(), None, Labels::new()).await.unwrap();
             let root = Labels::from([("containerd.io/gc.root".to_owned(), "1".to_owned())]);
-            let held = content::insert(content, &namespace, b"held".to_vec(), None, root).await.unwrap();
+            let held = content::insert(content, &meta(), b"held".to_vec(), None, root).await.unwrap();
             let reference = IngestRef::new("layer").unwrap();
             let expected = Some(Digest::from_sha256(&[7; 32]));
             let open = OpenIngest { reference: reference.clone(), total_bytes: 0, expected, labels: Labels::new() };

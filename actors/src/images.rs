@@ -2,11 +2,11 @@
 //!
 //! - Parent root; permanent; children [`ImageActor`] by (namespace, name), transient, passivated when idle.
 //! - Handles `images.create|update|delete` and [`JoinPull`] by routing; queries, import and export do not come here.
-//! - Jobs: at the start, half-unpacked snapshots of an earlier run are removed.
+//! - Jobs: at the start, half-unpacked snapshots of an earlier run are removed, and its jobs' leases ended.
 
 use crate::{
     Wharf,
-    image::{ImageActor, ImageDeps, JoinPull, unpack::UNPACKING_LABEL},
+    image::{ImageActor, ImageDeps, JoinPull, claim, unpack::UNPACKING_LABEL},
     root::Fixed,
     runtime::{Actor, ChildSpec, Ctx, Plural, Router, Scoped, Supervised, blocking},
 };
@@ -43,14 +43,15 @@ impl Actor for Images {
         // Before the first message: afterwards such snapshots are this run's own.
         ctx.exclusive(sweep(Arc::clone(&self.deps)), |_, swept, _| {
             if let Err(refusal) = swept {
-                tracing::warn!(%refusal, "half-unpacked snapshots of an earlier run could not be removed");
+                tracing::warn!(%refusal, "what jobs of an earlier run left could not be removed");
             }
         });
     }
 }
 
-/// Removes the snapshots that an unpacking of an earlier run was filling.
+/// Removes the snapshots that an unpacking of an earlier run was filling, and ends the leases of its jobs.
 async fn sweep(deps: Arc<ImageDeps>) -> Answer<()> {
+    claim::sweep(&deps.content.store, &deps.content.journal).await?;
     let looking = Arc::clone(&deps);
     let left = blocking("look for half-unpacked snapshots", move || {
         let reader = looking.content.store.read()?;

@@ -2,13 +2,14 @@
 
 use super::{
     board::Board,
+    claim::Claim,
     resolve::{self, Resolved},
     unpack::{Layer, Source, Unpack},
 };
 use crate::{
     Wharf,
     archive::{Archive, BlobSink, ImageInArchive, read_archive},
-    image_graph,
+    content, image_graph,
     runtime::blocking,
 };
 use std::{
@@ -32,7 +33,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 ///
 /// # Errors
 /// `InvalidArgument` for what is no image archive or names nothing, refusals of the content store and the unpacking.
-/// Blobs that were read stay, unnamed.
+/// Blobs that were read stay until they are collected.
 pub async fn import(
     wharf: Wharf,
     meta: Meta,
@@ -42,9 +43,11 @@ pub async fn import(
     cancel: CancellationToken,
 ) -> Answer<Vec<Image>> {
     let namespace = meta.namespace()?.clone();
-    let (reading, place, shown) = (wharf.clone(), namespace.clone(), board.clone());
+    let mut claim = Claim::take(&wharf.journal, meta, "import").await?;
+    let meta = claim.meta().clone();
+    let (reading, claimed, shown) = (wharf.clone(), meta.clone(), board.clone());
     let archive = blocking("read an image archive", move || {
-        let mut sink = Sink { wharf: &reading, namespace: &place, board: &shown, handle: Handle::current() };
+        let mut sink = Sink { wharf: &reading, meta: &claimed, board: &shown, handle: Handle::current() };
         read_archive(&mut input, &mut sink)
     })
     .await?;
@@ -61,7 +64,7 @@ pub async fn import(
             }
         }
     }
-    let mut commit = Commit::new(&namespace).leased(meta.lease.clone());
+    let mut commit = Commit::new(&namespace);
     for (digest, labels) in labels.into_iter().filter(|(_, labels)| !labels.is_empty()) {
         let mask = labels.keys().map(|key| format!("labels.{key}")).collect();
         commit = commit.change(Change::UpdateContent(UpdateContent { digest, labels, mask }));
@@ -69,7 +72,7 @@ pub async fn import(
     for (name, target) in named {
         commit = commit.change(Change::PutImage(CreateImage { name, target, labels: Labels::new() }));
     }
-    let committed = wharf.journal.commit(commit).await?;
+    let committed = claim.conclude(commit).await?;
     Ok(committed
         .outcomes
         .into_iter()
@@ -83,7 +86,7 @@ pub async fn import(
 /// Stores an archive's blobs.
 struct Sink<'a> {
     wharf: &'a Wharf,
-    namespace: &'a Namespace,
+    meta: &'a Meta,
     board: &'a Board,
     handle: Handle,
 }
@@ -101,7 +104,7 @@ impl BlobSink for Sink<'_> {
             });
         };
         if let Some(expected) = expected
-            && self.wharf.store.read()?.content(self.namespace, expected)?.is_some()
+            && self.handle.block_on(content::have(&self.wharf.drivers.content, self.meta, expected, Labels::new()))?
         {
             // Here already; the archive's copy only has to be passed over.
             std::io::copy(reader, &mut std::io::sink()).map_err(read_error)?;
@@ -124,7 +127,8 @@ impl BlobSink for Sink<'_> {
         let placed = file.commit(size_bytes, expected)?;
         let digest = placed.digest().clone();
         let created = Change::CreateContent { digest: digest.clone(), size_bytes, labels: Labels::new() };
-        let committed = self.handle.block_on(self.wharf.journal.commit(Commit::one(self.namespace, created)));
+        let commit = Commit::one(self.meta.namespace()?, created).leased(self.meta.lease.clone());
+        let committed = self.handle.block_on(self.wharf.journal.commit(commit));
         drop(placed);
         match committed {
             Err(refusal) if !refusal.is(RefusalKind::AlreadyExists) => Err(refusal),

@@ -15,6 +15,7 @@
 //! API reference, section 1 "Who calls what" and section 3 "Images and containers".
 
 pub mod board;
+pub mod claim;
 pub mod export;
 pub mod flights;
 pub mod import;

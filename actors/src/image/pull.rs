@@ -9,6 +9,7 @@
 use super::{
     ImageDeps,
     board::Board,
+    claim::Claim,
     flights::{Flight, Passenger},
     unpack::{self, Layer, Unpack},
 };
@@ -37,6 +38,8 @@ use wharf_store::{Change, Commit, Growing};
 
 /// The most blobs that one pull fetches at once.
 const DOWNLOADS_MAX: u32 = 64;
+/// How often a blob is fetched again that somebody deleted before it was claimed.
+const FLIGHTS_MAX: usize = 3;
 /// Chunks of a download that wait to be written; a chunk is what the connection read at once, some 16 KiB.
 const CHUNKS_WAITING: usize = 32;
 /// How much must have come before watchers are told again.
@@ -60,14 +63,14 @@ pub async fn pull(
         0 => deps.max_concurrent_downloads,
         some => some,
     };
-    let puller = Puller {
+    let mut puller = Puller {
         registry,
         reference,
         namespace,
         board,
         room: Arc::new(Semaphore::new(downloads.clamp(1, DOWNLOADS_MAX) as usize)),
+        claim: Claim::take(&deps.content.journal, meta, "pull").await?,
         deps,
-        meta,
         call,
         cancel: cancel.clone(),
     };
@@ -84,7 +87,7 @@ pub async fn pull(
 
 struct Puller {
     deps: Arc<ImageDeps>,
-    meta: Meta,
+    claim: Claim,
     namespace: Namespace,
     call: PullImage,
     reference: Reference,
@@ -110,7 +113,7 @@ struct Single {
 }
 
 impl Puller {
-    async fn run(&self) -> Answer<Image> {
+    async fn run(&mut self) -> Answer<Image> {
         let name = ImageName::new(&self.call.reference)?;
         self.say(&self.call.reference, ProgressState::Resolving, 0, None);
         let target = self.or_cancelled(self.registry.resolve(&self.reference)).await?;
@@ -118,8 +121,8 @@ impl Puller {
         let (mut fetched, mut singles) = (Vec::new(), Vec::new());
         self.or_cancelled(self.walk(target.clone(), true, 0, &mut fetched, &mut singles)).await?;
         let images = try_join_all(singles.iter().filter(|single| single.whole).map(|single| self.whole(single)));
-        let labels = images.await?.into_iter().flatten();
-        self.name(name, target, &fetched, labels.collect()).await
+        let labels = images.await?.into_iter().flatten().collect();
+        self.name(name, target, &fetched, labels).await
     }
 
     /// Fetches a manifest or index and what it leads to.
@@ -159,13 +162,13 @@ impl Puller {
     /// A manifest's or index's bytes: from the content store, else from the registry into it.
     async fn document(&self, descriptor: &Descriptor) -> Answer<Vec<u8>> {
         let line = ingest_name(descriptor);
-        if content::have(&self.deps.content, &self.namespace, &descriptor.digest, self.source_labels()).await? {
+        if content::have(&self.deps.content, self.claim.meta(), &descriptor.digest, self.source_labels()).await? {
             self.say(&line, ProgressState::Exists, descriptor.size_bytes, Some(descriptor));
             return self.read(&descriptor.digest).await;
         }
         let bytes = self.registry.manifest(&self.reference, descriptor).await?.to_vec();
         let digest = Some(descriptor.digest.clone());
-        content::insert(&self.deps.content, &self.namespace, bytes.clone(), digest, self.source_labels()).await?;
+        content::insert(&self.deps.content, self.claim.meta(), bytes.clone(), digest, self.source_labels()).await?;
         self.say(&line, ProgressState::Done, descriptor.size_bytes, Some(descriptor));
         Ok(bytes)
     }
@@ -194,7 +197,7 @@ impl Puller {
                 .map(|layer| Layer { descriptor: layer.clone(), source: Box::new(|| Box::pin(self.source(layer))) });
             let unpack = Unpack {
                 deps: &self.deps,
-                meta: &self.meta,
+                meta: self.claim.meta(),
                 snapshotter: self.call.snapshotter.clone(),
                 platform: single.manifest.platform.clone().unwrap_or_else(|| config.platform.clone()),
                 manifest: single.manifest.digest.clone(),
@@ -215,29 +218,32 @@ impl Puller {
     /// Fetches a blob into the content store.
     async fn fetch(&self, descriptor: &Descriptor) -> Answer<()> {
         let line = ingest_name(descriptor);
-        if content::have(&self.deps.content, &self.namespace, &descriptor.digest, self.source_labels()).await? {
+        let have = || content::have(&self.deps.content, self.claim.meta(), &descriptor.digest, self.source_labels());
+        if have().await? {
             self.say(&line, ProgressState::Exists, descriptor.size_bytes, Some(descriptor));
             return Ok(());
         }
-        self.say(&line, ProgressState::Waiting, 0, Some(descriptor));
-        let mut passenger = self.board_flight(descriptor);
-        let tell = |offset| {
-            if offset > 0 {
-                self.say(&line, ProgressState::Downloading, offset, Some(descriptor));
+        for _ in 0..FLIGHTS_MAX {
+            self.say(&line, ProgressState::Waiting, 0, Some(descriptor));
+            let mut passenger = self.board_flight(descriptor);
+            let tell = |offset| {
+                if offset > 0 {
+                    self.say(&line, ProgressState::Downloading, offset, Some(descriptor));
+                }
+            };
+            passenger.landed(tell).await.map_err(|refusal| refusal.context(&line))?;
+            // Whoever flew it may have done so for another namespace, and until here nobody had claimed it.
+            if have().await? {
+                self.say(&line, ProgressState::Done, descriptor.size_bytes, Some(descriptor));
+                return Ok(());
             }
-        };
-        passenger.landed(tell).await.map_err(|refusal| refusal.context(&line))?;
-        // Whoever flew it may have done so for another namespace.
-        if !content::have(&self.deps.content, &self.namespace, &descriptor.digest, self.source_labels()).await? {
-            return Err(Refusal::aborted(format!("{line}: it was deleted while it was fetched")));
         }
-        self.say(&line, ProgressState::Done, descriptor.size_bytes, Some(descriptor));
-        Ok(())
+        Err(Refusal::aborted(format!("{line}: it was deleted each time it was fetched")))
     }
 
     /// A layer's bytes for unpacking: from its file if it is here, else as they come.
     async fn source(&self, layer: &Descriptor) -> Answer<unpack::Source> {
-        if content::have(&self.deps.content, &self.namespace, &layer.digest, self.source_labels()).await? {
+        if content::have(&self.deps.content, self.claim.meta(), &layer.digest, self.source_labels()).await? {
             return Ok(unpack::Source::Here);
         }
         let mut passenger = self.board_flight(layer);
@@ -249,7 +255,9 @@ impl Puller {
     }
 
     fn board_flight(&self, descriptor: &Descriptor) -> Passenger {
-        let (deps, meta, room) = (Arc::clone(&self.deps), self.meta.clone(), Arc::clone(&self.room));
+        let (deps, room) = (Arc::clone(&self.deps), Arc::clone(&self.room));
+        // The lease of who is first aboard may end before the flight does: whoever gets off claims the blob (CLAIM-1).
+        let meta = Meta { lease: None, ..self.claim.meta().clone() };
         let (registry, reference) = (Arc::clone(&self.registry), self.reference.clone());
         let (descriptor, labels) = (descriptor.clone(), self.source_labels());
         self.deps.flights.board(&descriptor.digest.clone(), |flight| async move {
@@ -260,14 +268,14 @@ impl Puller {
 
     /// Names the image, and ties its blobs together for garbage collection, in one commit (IMAGE-1).
     async fn name(
-        &self,
+        &mut self,
         name: ImageName,
         target: Descriptor,
         fetched: &[Fetched],
         blob_labels: Vec<(Digest, Labels)>,
     ) -> Answer<Image> {
         let tied = fetched.iter().map(|f| (f.descriptor.digest.clone(), image_graph::gc_labels(&f.children)));
-        let mut commit = Commit::new(&self.namespace).leased(self.meta.lease.clone());
+        let mut commit = Commit::new(&self.namespace);
         for (digest, labels) in tied.chain(blob_labels).filter(|(_, labels)| !labels.is_empty()) {
             let mask = labels.keys().map(|key| format!("labels.{key}")).collect();
             commit = commit.change(Change::UpdateContent(UpdateContent { digest, labels, mask }));
@@ -278,7 +286,7 @@ impl Puller {
                 .change(Change::PutImage(image))
                 .event(Event::ImagePulled { name: name.clone(), target: target.clone() });
         }
-        let committed = self.deps.content.journal.commit(commit).await?;
+        let committed = self.claim.conclude(commit).await?;
         let zero = wharf_messages::Timestamp::ZERO;
         let unnamed = Image { name, target, labels: self.call.labels.clone(), created_at: zero, updated_at: zero };
         Ok(committed.into_image().unwrap_or(unnamed))

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use wharf_messages::{
-    Answer, Descriptor, ImageName, Labels, Platform, Refusal, RefusalKind, SnapshotKey, SnapshotterName,
+    Answer, Descriptor, ImageName, Labels, LeaseId, Meta, Platform, Refusal, RefusalKind, SnapshotKey, SnapshotterName,
     content::{GetContent, ListContent, ListIngests},
     descriptor::media_type,
     event::Event,
@@ -21,6 +21,7 @@ use wharf_messages::{
         CreateImage, DeleteImage, ExportImages, GetImage, Image, ImportImages, ListImages, PlatformChoice, Progress,
         PullImage, RegistryOptions, ResolveImage,
     },
+    lease::{CreateLease, ListLeaseResources, ListLeases},
     snapshot::{ListSnapshots, SnapshotKind, StatSnapshot},
 };
 
@@ -171,8 +172,13 @@ fn fetched_tied_together_and_named_in_one_commit() {
             Some("app")
         );
         let events = whole.world.events();
-        let [.., created, pulled] = &events[..] else { panic!("{events:?}") };
+        let [.., created, released, pulled] = &events[..] else { panic!("{events:?}") };
         assert!(matches!((created, pulled), (Event::ImageCreated { .. }, Event::ImagePulled { .. })), "{events:?}");
+        // From the first blob to the name, a lease of the pull's own held all of it (CLAIM-1).
+        let Event::LeaseDeleted { id } = released else { panic!("{events:?}") };
+        let place = |wanted: &dyn Fn(&Event) -> bool| events.iter().position(wanted).unwrap();
+        let leased = place(&|event| *event == Event::LeaseCreated { id: id.clone() });
+        assert!(leased < place(&|event| matches!(event, Event::ContentCreated { .. })), "{events:?}");
         // The last that was shown of each part is that it is done.
         let mut last = std::collections::BTreeMap::new();
         while let Ok(line) = pulling.shown.try_recv() {
@@ -432,5 +438,48 @@ fn out_into_an_archive_and_in_again() {
             assert_eq!(snapshots(whole).await, 2);
         }
         assert!(ingests(whole).await.is_empty());
+    });
+}
+
+async fn leases(whole: &Whole<'_>) -> Vec<String> {
+    let listed = whole.call(meta(), ListLeases::default()).await.unwrap();
+    listed.into_iter().map(|lease| lease.id.to_string()).collect()
+}
+
+#[test]
+fn what_is_found_is_claimed_and_a_job_that_fails_gives_up_its_claim() {
+    run_whole(async |whole| {
+        let there = put(whole, &["a"]);
+        let id = LeaseId::new("mine").unwrap();
+        whole.call(meta(), CreateLease { id: Some(id.clone()), labels: Labels::new() }).await.unwrap();
+        done(whole, pull()).await.unwrap();
+        // Everything is here already; a caller with a lease has all of it in that.
+        let leased = Meta { lease: Some(id.clone()), ..meta() };
+        let (items, _shown) = mpsc::channel(4096);
+        let io = CallIo { items, upload: mpsc::channel(1).1, cancel: CancellationToken::new() };
+        pull().serve(whole.wharf.clone(), leased, io).await.unwrap();
+        let held = whole.call(meta(), ListLeaseResources { id }).await.unwrap();
+        let held: BTreeSet<_> = held.into_iter().filter(|r| r.kind == "content").map(|r| r.id).collect();
+        assert_eq!(held, there.blobs());
+        assert_eq!(leases(whole).await, ["mine"]);
+
+        let missing = PullImage { reference: "reg.local:5000/app:none".to_owned(), ..pull() };
+        done(whole, missing).await.unwrap_err();
+        while leases(whole).await != ["mine"] {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn claims_of_a_dead_daemon_end() {
+    run_whole(async |whole| {
+        let (store, journal) = (&whole.world.store, &whole.world.journal);
+        let claim = super::claim::Claim::take(journal, meta(), "pull").await.unwrap();
+        // As a kill leaves it.
+        std::mem::forget(claim);
+        whole.call(meta(), CreateLease { id: LeaseId::new("other").ok(), labels: Labels::new() }).await.unwrap();
+        super::claim::sweep(store, journal).await.unwrap();
+        assert_eq!(leases(whole).await, ["other"]);
     });
 }

@@ -124,8 +124,7 @@ impl Serve for ReadContent {
 pub async fn open_ingest(wharf: &Wharf, meta: Meta, open: OpenIngest) -> Answer<IngestWriter> {
     if let Some(expected) = &open.expected {
         // Makes another namespace's blob this one's, too. Whatever is here the actor refuses, and leases.
-        let (content, namespace) = (&wharf.drivers.content, meta.namespace()?);
-        crate::content::have(content, namespace, expected, open.labels.clone()).await?;
+        crate::content::have(&wharf.drivers.content, &meta, expected, open.labels.clone()).await?;
     }
     wharf.actors.content.ask(meta, open).await
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Wharf,
-    image::{board::Board, export, import, resolve},
+    image::{board::Board, claim::Claim, export, import, resolve},
     runtime::blocking,
 };
 use std::io::{self, Write};
@@ -34,6 +34,7 @@ impl Serve for UnpackImage {
         let board = Board::default();
         let work = async {
             let namespace = meta.namespace()?.clone();
+            let mut claim = Claim::take(&wharf.journal, meta.clone(), "unpack").await?;
             let (reading, name, platform) = (wharf.clone(), self.name.clone(), self.platform.clone());
             let resolved = blocking(Self::NAME, move || {
                 let reader = reading.store.read()?;
@@ -43,13 +44,14 @@ impl Serve for UnpackImage {
             })
             .await?;
             let snapshotter = self.snapshotter.clone();
-            let labels = import::unpack_resolved(&wharf, &meta, snapshotter, &resolved, &board, &io.cancel).await?;
+            let labels =
+                import::unpack_resolved(&wharf, claim.meta(), snapshotter, &resolved, &board, &io.cancel).await?;
             let mut commit = Commit::new(meta.namespace()?);
             for (digest, labels) in labels {
                 let mask = labels.keys().map(|key| format!("labels.{key}")).collect();
                 commit = commit.change(Change::UpdateContent(UpdateContent { digest, labels, mask }));
             }
-            wharf.journal.commit(commit).await.map(|_| ())
+            claim.conclude(commit).await.map(|_| ())
         };
         shown(&board, &io.items, work).await??;
         ResolveImage { name: self.name, platform: self.platform, snapshotter: self.snapshotter }
