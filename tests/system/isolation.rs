@@ -12,7 +12,6 @@ fn status(daemon: &Daemon, flags: &[&str]) -> BTreeMap<String, String> {
 }
 
 #[test]
-#[ignore = "folders of --privileged's devices are writable for all"]
 fn a_container_is_as_containerds_is() {
     let daemon = with_busybox();
     let containerd = Containerd::start();

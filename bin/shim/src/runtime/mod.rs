@@ -3,6 +3,7 @@
 //! Every verb that does more than read and write a few files runs in a process of its own. It is started here, reaped
 //! by the event loop, and its outcome is read by [`Running::outcome`]; the shim never waits for it.
 
+pub mod device_folders;
 pub mod embedded;
 pub mod exec;
 pub mod executor;

@@ -9,7 +9,7 @@ use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use serde::{Deserialize, Serialize};
 
-use super::{exec, executor, report, trace};
+use super::{device_folders, exec, executor, report, trace};
 use crate::sys;
 
 /// The first argument of a verb's process.
@@ -108,8 +108,13 @@ fn run(order: &Order) -> Result<Option<i32>, String> {
                 .with_no_pivot(*no_pivot_root)
                 .build()
                 .map_err(explain)?;
-            let pid = container.pid().ok_or("the container has no process")?;
-            Ok(Some(pid.as_raw()))
+            let pid = container.pid().ok_or("the container has no process")?.as_raw();
+            device_folders::tidy(bundle, pid).map_err(|error| {
+                // What is not as it was ordered must not run. Gone already is as good.
+                let _ = sys::kill(pid, libc::SIGKILL);
+                format!("set the modes of the devices' folders: {error}")
+            })?;
+            Ok(Some(pid))
         }
         Verb::Start => load(order)?.start().map_err(explain).map(|()| None),
         Verb::Delete => load(order)?.delete(true).map_err(explain).map(|()| None),
