@@ -33,7 +33,9 @@ fn filter(level: LogLevel, detail: Option<&str>) -> Answer<EnvFilter> {
         LogLevel::Warn => "warn",
         LogLevel::Error => "error",
     };
-    let text = detail.filter(|text| !text.is_empty()).unwrap_or(level);
+    // Every frame of every connection is for those who ask for it by the variable.
+    let level = format!("{level},h2=warn,hyper=warn,hyper_util=warn");
+    let text = detail.filter(|text| !text.is_empty()).unwrap_or(&level);
     EnvFilter::try_new(text).map_err(|error| Refusal::invalid(format!("{VARIABLE} {text:?}: {error}")))
 }
 
@@ -43,8 +45,10 @@ mod tests {
 
     #[test]
     fn the_variable_goes_over_the_level() {
-        assert_eq!(filter(LogLevel::Warn, None).unwrap().to_string(), "warn");
-        assert_eq!(filter(LogLevel::Warn, Some("")).unwrap().to_string(), "warn");
+        for nothing in [None, Some("")] {
+            let text = filter(LogLevel::Debug, nothing).unwrap().to_string();
+            assert!(text.split(',').any(|directive| directive == "debug"), "{text}");
+        }
         assert_eq!(filter(LogLevel::Warn, Some("wharfd=trace")).unwrap().to_string(), "wharfd=trace");
         assert!(filter(LogLevel::Warn, Some("wharfd=loud")).unwrap_err().detail.contains("wharfd=loud"));
     }

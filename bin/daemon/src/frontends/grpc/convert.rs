@@ -45,13 +45,11 @@ pub fn paths(mask: Option<prost_types::FieldMask>) -> Vec<String> {
 }
 
 /// A value that only the two ends understand.
-#[allow(dead_code, reason = "for the services that carry such values")]
 pub fn any(value: Any) -> prost_types::Any {
     prost_types::Any { type_url: value.type_url, value: value.value }
 }
 
 /// Likewise, from outside.
-#[allow(dead_code, reason = "for the services that carry such values")]
 pub fn any_in(value: prost_types::Any) -> Any {
     Any { type_url: value.type_url, value: value.value }
 }

@@ -12,6 +12,7 @@
 //! containerd 1.6 `api/services`, with what later releases have added to these messages; API reference, section 3.
 
 mod api;
+mod containers;
 mod content;
 mod convert;
 mod diff;
@@ -24,6 +25,7 @@ mod snapshots;
 mod status;
 #[cfg(test)]
 mod table;
+mod tasks;
 mod version;
 mod write;
 
@@ -33,6 +35,7 @@ use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::{
     containerd::services::{
+        containers::v1::containers_server::{self, ContainersServer},
         content::v1::content_server::{self, ContentServer},
         diff::v1::diff_server::{self, DiffServer},
         images::v1::images_server::{self, ImagesServer},
@@ -40,6 +43,7 @@ use proto::{
         leases::v1::leases_server::{self, LeasesServer},
         namespaces::v1::namespaces_server::{self, NamespacesServer},
         snapshots::v1::snapshots_server::{self, SnapshotsServer},
+        tasks::v1::tasks_server::{self, TasksServer},
         version::v1::version_server::{self, VersionServer},
     },
     grpc::health::v1::health_server::{self, HealthServer},
@@ -151,6 +155,7 @@ macro_rules! services {
 }
 
 services! {
+    containers_server: ContainersServer;
     content_server: ContentServer;
     diff_server: DiffServer;
     health_server: HealthServer;
@@ -159,5 +164,6 @@ services! {
     leases_server: LeasesServer;
     namespaces_server: NamespacesServer;
     snapshots_server: SnapshotsServer;
+    tasks_server: TasksServer;
     version_server: VersionServer;
 }

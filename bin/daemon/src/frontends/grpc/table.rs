@@ -3,6 +3,12 @@
 
 /// `service / method => calls`, services by the name below `containerd.services`.
 const TABLE: &[(&str, &str, &[&str])] = &[
+    ("containers.v1.Containers", "Get", &["containers.get"]),
+    ("containers.v1.Containers", "List", &["containers.list"]),
+    ("containers.v1.Containers", "ListStream", &["containers.list"]),
+    ("containers.v1.Containers", "Create", &["containers.create"]),
+    ("containers.v1.Containers", "Update", &["containers.update"]),
+    ("containers.v1.Containers", "Delete", &["containers.delete"]),
     ("content.v1.Content", "Info", &["content.get"]),
     ("content.v1.Content", "Update", &["content.update"]),
     ("content.v1.Content", "List", &["content.list"]),
@@ -44,6 +50,23 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("snapshots.v1.Snapshots", "List", &["snapshots.list"]),
     ("snapshots.v1.Snapshots", "Usage", &["snapshots.usage"]),
     ("snapshots.v1.Snapshots", "Cleanup", &["snapshots.cleanup"]),
+    ("tasks.v1.Tasks", "Create", &["tasks.create"]),
+    ("tasks.v1.Tasks", "Start", &["tasks.start"]),
+    ("tasks.v1.Tasks", "Delete", &["tasks.delete"]),
+    ("tasks.v1.Tasks", "DeleteProcess", &["tasks.delete"]),
+    ("tasks.v1.Tasks", "Get", &["tasks.get"]),
+    ("tasks.v1.Tasks", "List", &["tasks.list"]),
+    ("tasks.v1.Tasks", "Kill", &["tasks.kill"]),
+    ("tasks.v1.Tasks", "Exec", &["tasks.exec"]),
+    ("tasks.v1.Tasks", "ResizePty", &["tasks.resize"]),
+    ("tasks.v1.Tasks", "CloseIO", &["tasks.closeio"]),
+    ("tasks.v1.Tasks", "Pause", &["tasks.pause"]),
+    ("tasks.v1.Tasks", "Resume", &["tasks.resume"]),
+    ("tasks.v1.Tasks", "ListPids", &["tasks.pids"]),
+    ("tasks.v1.Tasks", "Checkpoint", &["tasks.checkpoint"]),
+    ("tasks.v1.Tasks", "Update", &["tasks.update"]),
+    ("tasks.v1.Tasks", "Metrics", &["tasks.metrics"]),
+    ("tasks.v1.Tasks", "Wait", &["tasks.wait"]),
     ("version.v1.Version", "Version", &["system.info"]),
     // Answered by the front end itself: whoever answers is well.
     ("grpc.health.v1.Health", "Check", &[]),
@@ -51,7 +74,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Defined, and still to come.
-const NOT_SERVED: &[&str] = &["containers.v1.Containers", "events.v1.Events", "tasks.v1.Tasks"];
+const NOT_SERVED: &[&str] = &["events.v1.Events"];
 
 #[test]
 fn every_rpc_of_the_wire_has_its_row() {

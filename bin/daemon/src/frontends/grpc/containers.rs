@@ -1,0 +1,106 @@
+//! `containerd.services.containers.v1.Containers`.
+
+use super::{
+    api::{Api, Reply, Streamed},
+    convert::{any, any_in, optional, paths, required, time},
+    proto::containerd::services::containers::v1::{
+        Container as Wire, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest,
+        GetContainerRequest, GetContainerResponse, ListContainerMessage, ListContainersRequest, ListContainersResponse,
+        UpdateContainerRequest, UpdateContainerResponse, container, containers_server::Containers,
+    },
+};
+use futures_util::stream;
+use tonic::{Request, Response, async_trait};
+use wharf_messages::{
+    Answer, ContainerId, SnapshotKey, SnapshotterName, Timestamp,
+    container::{Container, CreateContainer, DeleteContainer, GetContainer, ListContainers, Runtime, UpdateContainer},
+};
+
+fn container(container: Container) -> Wire {
+    let Runtime { name, options } = container.runtime;
+    Wire {
+        id: container.id.into(),
+        labels: container.labels,
+        image: container.image,
+        runtime: Some(container::Runtime { name, options: options.map(any) }),
+        spec: container.spec.map(any),
+        snapshotter: container.snapshotter.map(String::from).unwrap_or_default(),
+        snapshot_key: container.snapshot_key.map(String::from).unwrap_or_default(),
+        created_at: time(container.created_at),
+        updated_at: time(container.updated_at),
+        extensions: container.extensions.into_iter().map(|(name, value)| (name, any(value))).collect(),
+        sandbox: container.sandbox,
+    }
+}
+
+fn container_in(wire: Option<Wire>) -> Answer<Container> {
+    let wire = required("container", wire)?;
+    let container::Runtime { name, options } = wire.runtime.unwrap_or_default();
+    Ok(Container {
+        id: ContainerId::new(wire.id)?,
+        labels: wire.labels,
+        image: wire.image,
+        runtime: Runtime { name, options: options.map(any_in) },
+        spec: wire.spec.map(any_in),
+        snapshotter: optional(&wire.snapshotter, SnapshotterName::new)?,
+        snapshot_key: optional(&wire.snapshot_key, SnapshotKey::new)?,
+        // The daemon's own to set.
+        created_at: Timestamp::ZERO,
+        updated_at: Timestamp::ZERO,
+        extensions: wire.extensions.into_iter().map(|(name, value)| (name, any_in(value))).collect(),
+        sandbox: wire.sandbox,
+    })
+}
+
+#[async_trait]
+impl Containers for Api {
+    async fn get(&self, request: Request<GetContainerRequest>) -> Reply<GetContainerResponse> {
+        self.unary(
+            request,
+            |wire| Ok(GetContainer { id: ContainerId::new(wire.id)? }),
+            |found| GetContainerResponse { container: Some(container(found)) },
+        )
+        .await
+    }
+
+    async fn list(&self, request: Request<ListContainersRequest>) -> Reply<ListContainersResponse> {
+        self.unary(
+            request,
+            |wire| Ok(ListContainers { filters: wire.filters }),
+            |found| ListContainersResponse { containers: found.into_iter().map(container).collect() },
+        )
+        .await
+    }
+
+    type ListStreamStream = Streamed<ListContainerMessage>;
+
+    async fn list_stream(&self, request: Request<ListContainersRequest>) -> Reply<Self::ListStreamStream> {
+        let listed = self.unary(request, |wire| Ok(ListContainers { filters: wire.filters }), |found| found).await?;
+        let message = |found| Ok(ListContainerMessage { container: Some(container(found)) });
+        Ok(Response::new(Box::pin(stream::iter(listed.into_inner().into_iter().map(message)))))
+    }
+
+    async fn create(&self, request: Request<CreateContainerRequest>) -> Reply<CreateContainerResponse> {
+        self.unary(
+            request,
+            |wire| Ok(CreateContainer { container: container_in(wire.container)? }),
+            |made| CreateContainerResponse { container: Some(container(made)) },
+        )
+        .await
+    }
+
+    async fn update(&self, request: Request<UpdateContainerRequest>) -> Reply<UpdateContainerResponse> {
+        self.unary(
+            request,
+            |wire| Ok(UpdateContainer { container: container_in(wire.container)?, mask: paths(wire.update_mask) }),
+            |changed| UpdateContainerResponse { container: Some(container(changed)) },
+        )
+        .await
+    }
+
+    async fn delete(&self, request: Request<DeleteContainerRequest>) -> Reply<()> {
+        let delete =
+            |wire: DeleteContainerRequest| Ok(DeleteContainer { id: ContainerId::new(wire.id)?, with_snapshot: false });
+        self.unary(request, delete, |()| ()).await
+    }
+}
