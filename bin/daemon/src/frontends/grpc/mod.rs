@@ -16,6 +16,7 @@ mod containers;
 mod content;
 mod convert;
 mod diff;
+mod events;
 mod health;
 mod images;
 mod introspection;
@@ -38,6 +39,7 @@ use proto::{
         containers::v1::containers_server::{self, ContainersServer},
         content::v1::content_server::{self, ContentServer},
         diff::v1::diff_server::{self, DiffServer},
+        events::v1::events_server::{self, EventsServer},
         images::v1::images_server::{self, ImagesServer},
         introspection::v1::introspection_server::{self, IntrospectionServer},
         leases::v1::leases_server::{self, LeasesServer},
@@ -158,6 +160,7 @@ services! {
     containers_server: ContainersServer;
     content_server: ContentServer;
     diff_server: DiffServer;
+    events_server: EventsServer;
     health_server: HealthServer;
     images_server: ImagesServer;
     introspection_server: IntrospectionServer;
