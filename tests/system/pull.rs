@@ -58,7 +58,6 @@ fn loopback_is_plain_http_by_itself() {
 }
 
 #[test]
-#[ignore = "a self-signed certificate is not trusted by way of hosts.toml"]
 fn tls_and_a_password() {
     let daemon = Daemon::start();
     let registry = Registry::with(Demands { tls: true, password: true });

@@ -24,7 +24,7 @@ use wharf_messages::{
     id::DigestAlgorithm,
     image::{CreateImage, Image, ImportImages, PlatformChoice, Progress, ProgressState},
 };
-use wharf_store::{Change, Commit};
+use wharf_store::{Change, Commit, IngestFile, Placed};
 
 /// How much of an archive is read at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -112,19 +112,17 @@ impl BlobSink for Sink<'_> {
             return Ok(expected.clone());
         }
         let algorithm = expected.map_or(DigestAlgorithm::Sha256, Digest::algorithm);
-        let mut file = self.wharf.store.blobs().begin(algorithm)?;
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            let length = reader.read(&mut chunk).map_err(read_error)?;
-            if length == 0 {
-                break;
+        let blobs = self.wharf.store.blobs();
+        let file = blobs.begin(algorithm)?;
+        let id = file.id().clone();
+        let placed = match fill(file, expected, size_bytes, reader) {
+            Ok(placed) => placed,
+            Err(refusal) => {
+                // No row speaks of it, and the disk may be full.
+                blobs.discard_ingest(&id, || Ok(true))?;
+                return Err(refusal);
             }
-            file.append(&chunk[..length])?;
-        }
-        if file.offset_bytes() != size_bytes {
-            return Err(Refusal::invalid(format!("it ends after {} of {size_bytes} bytes", file.offset_bytes())));
-        }
-        let placed = file.commit(size_bytes, expected)?;
+        };
         let digest = placed.digest().clone();
         let created = Change::CreateContent { digest: digest.clone(), size_bytes, labels: Labels::new() };
         let commit = Commit::one(self.meta.namespace()?, created).leased(self.meta.lease.clone());
@@ -138,6 +136,22 @@ impl BlobSink for Sink<'_> {
             }
         }
     }
+}
+
+/// Writes a blob of an archive, and verifies it.
+fn fill(mut file: IngestFile, expected: Option<&Digest>, size_bytes: u64, reader: &mut dyn Read) -> Answer<Placed> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let length = reader.read(&mut chunk).map_err(read_error)?;
+        if length == 0 {
+            break;
+        }
+        file.append(&chunk[..length])?;
+    }
+    if file.offset_bytes() != size_bytes {
+        return Err(Refusal::invalid(format!("it ends after {} of {size_bytes} bytes", file.offset_bytes())));
+    }
+    file.commit(size_bytes, expected)
 }
 
 /// A refusal that came through a reader keeps its kind.

@@ -9,6 +9,7 @@ use rustls::{
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    server::ParsedCertificate,
     sign::CertifiedKey,
 };
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -52,12 +53,13 @@ pub(super) fn client_config(host: &HostConfig, system: &SystemRoots) -> Answer<C
     let verifier: Arc<dyn ServerCertVerifier> = if host.skip_verify {
         Arc::new(Unverified(provider.clone()))
     } else {
-        let mut roots = system.load();
+        let (mut roots, mut own) = (system.load(), Vec::new());
         if !host.ca_pem.is_empty() {
             let mut with_own = RootCertStore::clone(&roots);
-            for certificate in certificates(&host.ca_pem, "certificate authorities")? {
+            own = certificates(&host.ca_pem, "certificate authorities")?;
+            for certificate in &own {
                 with_own
-                    .add(certificate)
+                    .add(certificate.clone())
                     .map_err(|e| Refusal::invalid(format!("certificate authorities for {}: {e}", host.authority)))?;
             }
             roots = Arc::new(with_own);
@@ -68,9 +70,10 @@ pub(super) fn client_config(host: &HostConfig, system: &SystemRoots) -> Answer<C
                 host.authority
             )));
         }
-        WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+        let chains = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
             .build()
-            .map_err(|e| Refusal::internal(format!("certificate verifier for registry {}: {e}", host.authority)))?
+            .map_err(|e| Refusal::internal(format!("certificate verifier for registry {}: {e}", host.authority)))?;
+        Arc::new(Verified { chains, own })
     };
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -137,6 +140,66 @@ impl ResolvesClientCert for ClientIdentities {
     fn has_certs(&self) -> bool {
         !self.0.is_empty()
     }
+}
+
+/// Verifies the server's chain; a configured certificate may also be the server's own, as the self-signed ones are that
+/// most private registries have. webpki knows authorities and servers only, and refuses one that is both.
+#[derive(Debug)]
+struct Verified {
+    chains: Arc<WebPkiServerVerifier>,
+    /// Configured for this registry.
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Verified {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            // The dates were looked at before; the handshake proves that the server has the key.
+            Err(error) if is_ca_as_server(&error) && self.own.iter().any(|own| own == end_entity) => {
+                let server = ParsedCertificate::try_from(end_entity)?;
+                rustls::client::verify_server_name(&server, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// Whether a chain was refused for this alone: that the server's certificate is an authority's. rustls has no name for
+/// it; webpki says it in words.
+fn is_ca_as_server(error: &rustls::Error) -> bool {
+    use rustls::{CertificateError::Other, Error::InvalidCertificate};
+    matches!(error, InvalidCertificate(Other(other)) if format!("{other:?}").contains("CaUsedAsEndEntity"))
 }
 
 /// Takes any certificate (`skip_verify`), but still checks that the server holds its key.
