@@ -28,11 +28,16 @@ pub struct SystemConfig {
     pub registry: RegistryConfig,
     /// Blobs fetched at once for one pull.
     pub max_concurrent_downloads: u32,
+    /// The length of an unpacked layer, holes counted; a larger one is refused.
+    pub layer_max_bytes: u64,
 }
 
 impl SystemConfig {
     /// How many events the log keeps unless told otherwise: some weeks of a busy machine, some 100 MB at the most.
     pub const EVENTS_MAX: u64 = 200_000;
+
+    /// The length of an unpacked layer unless told otherwise: far beyond what honest ones have.
+    pub const LAYER_MAX_BYTES: u64 = 1 << 40;
 
     /// The configuration for these folders, and otherwise as it comes.
     #[must_use]
@@ -50,6 +55,7 @@ impl SystemConfig {
             snapshotter: "overlayfs".to_owned(),
             registry: RegistryConfig::default(),
             max_concurrent_downloads: 3,
+            layer_max_bytes: Self::LAYER_MAX_BYTES,
             state,
         }
     }

@@ -74,6 +74,7 @@ impl Wharf {
             registries: Arc::clone(&self.drivers.registries),
             flights: self.drivers.flights.clone(),
             pool: self.pool.clone(),
+            apply: self.drivers.apply.clone(),
             max_concurrent_downloads: self.config.max_concurrent_downloads,
         })
     }

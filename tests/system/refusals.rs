@@ -304,9 +304,8 @@ fn a_layer_whose_archive_is_broken() {
 }
 
 #[test]
-#[ignore = "there is no limit yet"]
 fn a_layer_that_grows_beyond_the_limit() {
-    let daemon = Daemon::configured("[unpack]\nlayer_max_bytes = 67108864\n");
+    let daemon = Daemon::configured("[limits]\nlayer_max_bytes = 67108864\n");
     // A gigabyte of zeros is a megabyte of gzip.
     let bomb = Layer::new().file("zeros", mode(0o644), vec![0; 1 << 30]);
     refused_import(&daemon, &Image::new().layer(bomb, Packing::Gzip), &["67108864", "layer"]);

@@ -38,8 +38,8 @@ pub struct Drivers {
     pub pid: u32,
     /// This boot: what a row of another one says of processes is no longer so.
     pub boot_id: String,
-    /// Where the differ mounts what it cannot write to or read from directly.
-    pub scratch: PathBuf,
+    /// How layers are applied, and where what cannot be written to or read from directly is mounted.
+    pub apply: differ::ApplyOptions,
 }
 
 impl fmt::Debug for Drivers {
@@ -79,27 +79,28 @@ impl Drivers {
             flights: Flights::default(),
             pid: std::process::id(),
             boot_id: boot_id.trim().to_owned(),
-            scratch: Self::open_scratch(&config.state)?,
+            apply: Self::open_scratch(config)?,
         })
     }
 
     /// Makes the folder for mounts of the differ, and takes down what a crash left in it.
-    pub(crate) fn open_scratch(state: &Path) -> Answer<PathBuf> {
-        let scratch = state.join("scratch");
+    pub(crate) fn open_scratch(config: &SystemConfig) -> Answer<differ::ApplyOptions> {
+        let scratch = config.state.join("scratch");
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&scratch)
             .map_err(|e| Refusal::io(format!("make {}", scratch.display()), &e))?;
         mount::TempMount::sweep(&scratch)?;
-        Ok(scratch)
+        let limits = differ::ApplyLimits { total_bytes: config.layer_max_bytes, ..Default::default() };
+        Ok(differ::ApplyOptions { limits, scratch: Some(scratch), ..Default::default() })
     }
 
     /// How a layer is applied to what these mounts show.
     #[must_use]
     pub fn apply_options(&self, mounts: &[Mount], sync: bool) -> differ::ApplyOptions {
         let late_parent = self.snapshotters.backends().any(|backend| backend.awaits_parent(mounts));
-        differ::ApplyOptions { late_parent, sync, scratch: Some(self.scratch.clone()), ..Default::default() }
+        differ::ApplyOptions { late_parent, sync, ..self.apply.clone() }
     }
 }
 

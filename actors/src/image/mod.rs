@@ -26,7 +26,7 @@ pub mod unpack;
 use crate::{
     commit::answer_after_commit,
     content::{Content, ContentDeps},
-    drivers::registry::Registries,
+    drivers::{differ::ApplyOptions, registry::Registries},
     runtime::{Actor, Ask, Ctx, Handle, Handler, Pool, Request, Scoped, Supervised},
     snapshots::{Snapshots, Snapshotters},
 };
@@ -60,6 +60,8 @@ pub struct ImageDeps {
     pub flights: Flights,
     /// For unpacking.
     pub pool: Pool,
+    /// How layers are applied.
+    pub apply: ApplyOptions,
     /// Blobs fetched at once for one pull, unless it says otherwise.
     pub max_concurrent_downloads: u32,
 }

@@ -186,7 +186,7 @@ impl Unpack<'_> {
     ) -> Answer<()> {
         let source = (layer.source)().await?;
         let (store, digest) = (self.deps.content.store.clone(), layer.descriptor.digest.clone());
-        let cancel = self.cancel.clone();
+        let (cancel, options) = (self.cancel.clone(), self.deps.apply.clone());
         // The passenger stays aboard until the last byte is read, or nobody wants them any more.
         let (growing, passenger) = match source {
             Source::Here => (None, None),
@@ -197,7 +197,6 @@ impl Unpack<'_> {
                 Some(growing) => Box::new(growing.reader()),
                 None => Box::new(store.blobs().read(&digest)?.0),
             };
-            let options = differ::ApplyOptions::default();
             differ::apply(&mut *reader, compression, &mounts, &options, &|| cancel.is_cancelled())
         });
         tokio::pin!(applied);

@@ -126,7 +126,7 @@ async fn pack(
     chunks: mpsc::Sender<Answer<Bytes>>,
     cancel: &CancellationToken,
 ) -> Answer<Diffed> {
-    let options = DiffOptions { scratch: Some(wharf.drivers.scratch.clone()), ..DiffOptions::default() };
+    let options = DiffOptions { scratch: wharf.drivers.apply.scratch.clone(), ..DiffOptions::default() };
     let (failed, cancel) = (chunks.clone(), cancel.clone());
     let made = wharf.pool.run("make a layer", move || {
         let Source { lower, upper, compression } = source;

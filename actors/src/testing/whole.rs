@@ -56,7 +56,7 @@ impl<'w> Whole<'w> {
             flights: Flights::default(),
             pid: 1,
             boot_id: "boot".to_owned(),
-            scratch: Drivers::open_scratch(&world.config.state).unwrap(),
+            apply: Drivers::open_scratch(&world.config).unwrap(),
         };
         let snapshotters = drivers.snapshotters.clone();
         let namespaces = world.start(<Namespaces as Fixed>::SPEC, Namespaces::new(journal.clone())).await;
@@ -76,6 +76,7 @@ impl<'w> Whole<'w> {
             registries: Arc::clone(&drivers.registries),
             flights: drivers.flights.clone(),
             pool: pool.clone(),
+            apply: drivers.apply.clone(),
             max_concurrent_downloads: 3,
         };
         let images = world.start(<Images as Fixed>::SPEC, Images::new(Arc::new(deps))).await;

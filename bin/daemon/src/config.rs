@@ -139,6 +139,8 @@ pub struct Limits {
     pub calls_per_connection_max: usize,
     /// Open files that are asked of the kernel; fewer are a warning.
     pub open_files: u64,
+    /// The length of an unpacked layer, holes counted; a larger one is refused.
+    pub layer_max_bytes: u64,
 }
 
 impl Default for Config {
@@ -183,7 +185,12 @@ impl Default for Events {
 impl Default for Limits {
     fn default() -> Self {
         // A shim, its FIFOs and its events take a few files a container; a connection takes one.
-        Self { connections_max: 4096, calls_per_connection_max: native::CALLS_MAX, open_files: 1 << 20 }
+        Self {
+            connections_max: 4096,
+            calls_per_connection_max: native::CALLS_MAX,
+            open_files: 1 << 20,
+            layer_max_bytes: SystemConfig::LAYER_MAX_BYTES,
+        }
     }
 }
 
@@ -293,6 +300,7 @@ impl Config {
         system.address = self.address.clone();
         system.snapshotter = self.snapshotter.to_string();
         system.events_max = self.events.max;
+        system.layer_max_bytes = self.limits.layer_max_bytes;
         system.max_concurrent_downloads = self.registry.max_concurrent_downloads;
         system.registry.hosts_dirs = self.registry.hosts_dirs.clone();
         if let Some(path) = &self.registry.docker_config {

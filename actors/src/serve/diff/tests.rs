@@ -53,7 +53,9 @@ fn changes_go_into_a_layer_and_come_out_again() {
         commit(whole, "base-work", "base").await;
         let lower = prepare(whole, "lower", Some("base")).await;
         let changed = prepare(whole, "changed", Some("base")).await;
-        let scratch = crate::drivers::mount::TempMount::new(&changed, &whole.wharf.drivers.scratch).unwrap();
+        let scratch =
+            crate::drivers::mount::TempMount::new(&changed, whole.wharf.drivers.apply.scratch.as_ref().unwrap())
+                .unwrap();
         write(scratch.path(), "new", &"fresh".repeat(100_000));
         fs::remove_file(scratch.path().join("gone")).unwrap();
         drop(scratch);
@@ -78,7 +80,9 @@ fn changes_go_into_a_layer_and_come_out_again() {
             let uncompressed = info.labels.get(wharf_messages::labels::UNCOMPRESSED);
             let expected = if given == media_type::OCI_LAYER { None } else { Some(applied.diff_id.to_string()) };
             assert_eq!(uncompressed, expected.as_ref());
-            let seen = crate::drivers::mount::TempMount::new(&target, &whole.wharf.drivers.scratch).unwrap();
+            let seen =
+                crate::drivers::mount::TempMount::new(&target, whole.wharf.drivers.apply.scratch.as_ref().unwrap())
+                    .unwrap();
             assert_eq!(fs::read_to_string(seen.path().join("new")).unwrap(), "fresh".repeat(100_000));
             assert_eq!(fs::read_to_string(seen.path().join("kept")).unwrap(), "old");
             assert!(!seen.path().join("gone").exists());
