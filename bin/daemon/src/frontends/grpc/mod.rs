@@ -1,6 +1,6 @@
 //! The gRPC front end: containerd's API. It only translates, one file a service, and keeps nothing beyond a connection.
 //!
-//! An RPC becomes the call of the vocabulary that [`table`] says, by the same trait that the native front end uses. Bounds,
+//! An RPC becomes the call of the vocabulary that `table.rs` says, by the same trait that the native front end uses. Bounds,
 //! so that a client harms only itself:
 //! - streams open on a connection, and the size of their headers and messages;
 //! - the time until the whole preface is there: then the connection is closed;
