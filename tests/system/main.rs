@@ -7,10 +7,12 @@
 mod cli;
 mod events;
 mod fixture;
+mod foreign_shim;
 mod hostile_clients;
 mod images;
 mod import;
 mod isolation;
+mod own_shim;
 mod peers;
 mod pull;
 mod refusals;

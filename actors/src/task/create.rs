@@ -5,7 +5,7 @@ use super::{
     machine::{Phase, Step, Verb},
 };
 use crate::{
-    drivers::shim::{CreateProcess, Launch, Shim, ShimAddress, TaskId},
+    drivers::shim::{CreateProcess, Launch, Shim, ShimAddress, TaskId, restore_path},
     runtime::{Ask, Ctx, Handler, ReplyTo, blocking},
 };
 use std::sync::Arc;
@@ -21,6 +21,7 @@ struct Made {
     address: ShimAddress,
     shim: Arc<dyn Shim>,
     rootfs: Vec<Mount>,
+    checkpoint: String,
     pid: u32,
 }
 
@@ -53,16 +54,17 @@ async fn make(
         }
     };
     let options = launch.runtime.options.clone();
+    let checkpoint = restore_path(options.as_ref())?;
     let (address, shim) = deps.shims.launch(launch).await?;
     let create = CreateProcess {
         bundle: deps.shims.bundle_path(id),
         rootfs: rootfs.clone(),
         stdio,
-        checkpoint: String::new(),
+        checkpoint: checkpoint.clone(),
         options,
     };
     match shim.create(create).await {
-        Ok(pid) => Ok(Made { address, shim, rootfs, pid }),
+        Ok(pid) => Ok(Made { address, shim, rootfs, checkpoint, pid }),
         Err(refusal) => {
             take_down(id, &*shim).await;
             Err(refusal)
@@ -175,7 +177,7 @@ impl TaskActor {
                     bundle: row.bundle.clone(),
                     rootfs: row.rootfs.clone(),
                     stdio: row.init.stdio.clone(),
-                    checkpoint: String::new(),
+                    checkpoint: made.checkpoint,
                     pid: made.pid,
                 };
                 self.shim = Some(made.shim);

@@ -300,6 +300,10 @@ impl<'a> Foreground<'a> {
                         warn(refusal);
                     }
                     self.close_input().await;
+                    // A shim that closes its own end leaves it to the FIFO to end: ours was the last one open.
+                    if let Some(copying) = &mut self.copying {
+                        copying.close_input();
+                    }
                 }
             }
         }

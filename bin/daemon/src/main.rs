@@ -6,6 +6,7 @@ mod frontends;
 mod logging;
 mod notify;
 mod process;
+mod publish;
 mod signals;
 
 use clap::{Parser, Subcommand};
@@ -58,6 +59,15 @@ enum Command {
     /// Shows the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Publishes an event, whose payload (a protobuf Any) is on standard input: for shims that do it by running a program
+    Publish {
+        /// What it is about, as in /tasks/oom
+        #[arg(long, value_name = "TOPIC")]
+        topic: String,
+        /// Where
+        #[arg(long, value_name = "NAMESPACE")]
+        namespace: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -85,6 +95,9 @@ fn run(arguments: Arguments) -> Answer<()> {
     match arguments.command {
         Some(Command::Config(ConfigCommand::Default)) => print(&Config::default().to_toml()?),
         Some(Command::Config(ConfigCommand::Dump)) => print(&configuration(arguments.overrides)?.to_toml()?),
+        Some(Command::Publish { topic, namespace }) => {
+            publish::run(&configuration(arguments.overrides)?.address, topic, &namespace)
+        }
         None => daemon::run(&configuration(arguments.overrides)?),
     }
 }

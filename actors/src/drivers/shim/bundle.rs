@@ -24,6 +24,7 @@ use std::{
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
         fs::DirBuilderExt,
+        net::UnixStream,
     },
     path::{Path, PathBuf},
 };
@@ -133,6 +134,20 @@ impl Bundle {
     pub fn address(&self) -> Option<String> {
         let address = fs::read_to_string(self.path.join("address")).ok()?;
         address.starts_with("unix://").then_some(address)
+    }
+
+    /// Removes the socket that nobody listens on any more: containerd's shims leave theirs when they are killed. One that
+    /// is served belongs to a shim that holds others of the group.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn remove_dead_socket(&self) -> io::Result<()> {
+        let Some(address) = self.address() else { return Ok(()) };
+        let path = Path::new(address.trim_end().trim_start_matches("unix://"));
+        match UnixStream::connect(path) {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+            _ => Ok(()),
+        }
     }
 
     /// The serving process's id, as wharf's shim writes it down.
@@ -264,6 +279,23 @@ mod tests {
         bundle.remove().unwrap();
         bundle.remove().unwrap();
         assert!(Bundle::all(state.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_socket_goes_when_nobody_listens() {
+        let state = tempfile::tempdir().unwrap();
+        let bundle = Bundle::of(state.path(), &task("one"));
+        bundle.create(b"{}").unwrap();
+        bundle.remove_dead_socket().unwrap();
+        let path = state.path().join("sock");
+        fs::write(bundle.path().join("address"), format!("unix://{}", path.display())).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        bundle.remove_dead_socket().unwrap();
+        assert!(path.exists(), "it is served");
+        drop(listener);
+        bundle.remove_dead_socket().unwrap();
+        assert!(!path.exists());
+        bundle.remove_dead_socket().unwrap();
     }
 
     #[test]

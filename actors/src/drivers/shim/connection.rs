@@ -117,7 +117,7 @@ fn words(error: &ttrpc::Error) -> String {
 }
 
 /// Turns a ttrpc error into a refusal of the same kind.
-fn refusal(error: &ttrpc::Error) -> Refusal {
+pub(super) fn refusal(error: &ttrpc::Error) -> Refusal {
     use ttrpc::Code;
     let kind = match error {
         ttrpc::Error::RpcStatus(status) => match status.code.enum_value_or_default() {
@@ -161,6 +161,11 @@ fn any_back(any: well_known_types::any::Any) -> Any {
 /// Our instant of protobuf's; a missing one is zero.
 pub(super) fn timestamp(time: Option<&well_known_types::timestamp::Timestamp>) -> Timestamp {
     time.map_or(Timestamp::ZERO, |t| Timestamp::from_parts(t.seconds, t.nanos))
+}
+
+/// Protobuf's instant of ours.
+pub(super) fn timestamp_out(at: Timestamp) -> well_known_types::timestamp::Timestamp {
+    well_known_types::timestamp::Timestamp { seconds: at.seconds(), nanos: at.nanos(), ..Default::default() }
 }
 
 fn mount(mount: &Mount) -> api::Mount {

@@ -6,15 +6,18 @@
 use async_trait::async_trait;
 use containerd_shim_protos::{
     api,
-    shim_async::{Events, create_events},
+    shim_async::{Client, Events, EventsClient, create_events},
     ttrpc::{self, r#async::Server},
 };
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use wharf_messages::{Answer, Any, Namespace, Refusal, Timestamp};
 
 /// The longest topic that is taken.
 const TOPIC_MAX_BYTES: usize = 1024;
+
+/// How long the daemon may take to accept an event that a program brings.
+const FORWARD_LIMIT: Duration = Duration::from_secs(5);
 
 /// An event from a shim, as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,33 @@ impl ShimEvents {
             tracing::warn!(%error, "the shims' socket did not close in order");
         }
     }
+}
+
+/// Hands an event to the daemon that listens on `path`, as a shim does.
+///
+/// # Errors
+/// `Unavailable` if nobody listens there, `DeadlineExceeded`, and what the daemon says of the event.
+pub async fn forward(path: &Path, event: ShimEvent) -> Answer<()> {
+    let doing = || format!("publish {} at {}", event.topic, path.display());
+    let envelope = containerd_shim_protos::shim::event::Envelope {
+        timestamp: Some(super::connection::timestamp_out(event.at)).into(),
+        namespace: event.namespace.to_string(),
+        topic: event.topic.clone(),
+        event: Some(super::connection::any(&event.payload)).into(),
+        ..Default::default()
+    };
+    let request = api::ForwardRequest { envelope: Some(envelope).into(), ..Default::default() };
+    let told = async {
+        let client = Client::connect(&format!("unix://{}", path.display()))
+            .await
+            .map_err(|e| Refusal::unavailable(format!("nobody listens: {e}")))?;
+        let context = ttrpc::context::with_duration(FORWARD_LIMIT);
+        let sent = EventsClient::new(client).forward(context, &request).await;
+        sent.map_err(|e| super::connection::refusal(&e))
+    };
+    let told = tokio::time::timeout(FORWARD_LIMIT, told).await;
+    let told = told.unwrap_or_else(|_| Err(Refusal::deadline_exceeded("no answer")));
+    told.map(|_| ()).map_err(|refusal| refusal.context(doing()))
 }
 
 struct Service {

@@ -185,6 +185,9 @@ impl ShimLauncher for ProcessShims {
                 Ok((_, code, exited_at)) => exit = Exit { code, exited_at, oom: false },
                 Err(error) => tracing::warn!(%task, %error, "the shim's own cleanup failed"),
             }
+            if let Err(error) = bundle.remove_dead_socket() {
+                tracing::warn!(%task, %error, "the shim's socket stays");
+            }
         }
         self.remove_bundle(task).await?;
         Ok(recorded.map_or(exit, Exit::from))

@@ -12,11 +12,13 @@ mod bundle;
 mod connection;
 mod events;
 mod launcher;
+mod options;
 
 pub use binary::ShimBinaries;
 pub use bundle::{Bundle, ExitRecord};
-pub use events::{ShimEvent, ShimEvents};
+pub use events::{ShimEvent, ShimEvents, forward};
 pub use launcher::{ProcessShims, ShimSettings};
+pub use options::restore_path;
 
 use async_trait::async_trait;
 use std::sync::Arc;

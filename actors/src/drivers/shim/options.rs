@@ -1,0 +1,39 @@
+//! What the daemon itself reads of a runtime's options; the rest is the shim's.
+
+use containerd_shim_protos::{protobuf::Message, shim::oci::Options};
+use wharf_messages::{Answer, Any, Refusal};
+
+/// The type of runc's options.
+const RUNC: &str = "containerd.runc.v1.Options";
+
+/// The folder that a new process is to be restored from, if the options name one.
+///
+/// # Errors
+/// `InvalidArgument` for options that are not what their type says.
+///
+/// # Spec
+/// containerd 1.6 `services/tasks/local.go`, `getRestorePath`: `criu_image_path`.
+pub fn restore_path(options: Option<&Any>) -> Answer<String> {
+    let Some(options) = options.filter(|any| any.type_url.rsplit('/').next() == Some(RUNC)) else {
+        return Ok(String::new());
+    };
+    Options::parse_from_bytes(&options.value)
+        .map(|options| options.criu_image_path)
+        .map_err(|e| Refusal::invalid(format!("runtime options {RUNC}: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_read_from_runcs_options_alone() {
+        let options = Options { criu_image_path: "/image".to_owned(), ..Default::default() };
+        let any = |type_url: &str, value| Any { type_url: type_url.to_owned(), value };
+        let bytes = options.write_to_bytes().unwrap();
+        assert_eq!(restore_path(Some(&any(RUNC, bytes.clone()))).unwrap(), "/image");
+        assert_eq!(restore_path(Some(&any("other.Options", bytes))).unwrap(), "");
+        assert_eq!(restore_path(None).unwrap(), "");
+        assert!(restore_path(Some(&any(RUNC, vec![0xff]))).is_err());
+    }
+}
