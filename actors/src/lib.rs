@@ -47,6 +47,8 @@ pub struct System {
     pub drivers: drivers::Drivers,
     /// When the system started.
     pub started_at: wharf_messages::Timestamp,
+    /// The newest event when the system started: what comes after it belongs to this life of the daemon.
+    pub started_after: wharf_messages::event::Seq,
     /// The way to change anything.
     pub journal: journal::Journal,
     /// Threads for heavy bytes and CPU.

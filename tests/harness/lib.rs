@@ -6,6 +6,7 @@
 //! - [`Daemon`] is a `wharfd`; [`Containerd`] is Debian's, for comparisons.
 //! - [`Registry`] is Debian's `docker-registry`; [`hostile::HostileRegistry`] answers as no registry should.
 //! - [`images`] are made once and kept under `.cache/`.
+//! - [`Docker`] is Debian's dockerd on either; [`go::flow`] is a program on containerd's client library.
 //! - [`Pty`] drives a program on a real terminal.
 
 #![allow(clippy::unwrap_used)]
@@ -15,6 +16,8 @@ pub mod command;
 pub mod containerd;
 pub mod daemon;
 pub mod dir;
+pub mod docker;
+pub mod go;
 pub mod hostile;
 pub mod images;
 pub mod leftovers;
@@ -28,6 +31,7 @@ pub use command::{Args, Output};
 pub use containerd::Containerd;
 pub use daemon::Daemon;
 pub use dir::TestDir;
+pub use docker::Docker;
 pub use pty::Pty;
 pub use registry::Registry;
 pub use wait::{eventually, unique};

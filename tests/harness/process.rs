@@ -121,6 +121,14 @@ pub fn pss_kilobytes(pid: i32) -> Option<u64> {
     rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok())
 }
 
+/// Asks somebody else's process to end.
+///
+/// # Panics
+/// If it is not there.
+pub fn terminate(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap_or_else(|errno| panic!("end {pid}: {errno}"));
+}
+
 /// Kills processes by their ids and waits until they are gone.
 ///
 /// # Panics

@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod docker;
 mod events;
 mod fixture;
 mod foreign_shim;
+mod go_client;
 mod hostile_clients;
 mod images;
 mod import;

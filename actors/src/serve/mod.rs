@@ -9,6 +9,7 @@ mod queries;
 mod streams;
 mod transfer;
 
+pub use queries::SERVICES;
 pub use streams::open_ingest;
 
 use crate::Wharf;

@@ -239,6 +239,22 @@ fn resolve_image(wharf: &Wharf, reader: &Reader, namespace: &Namespace, call: &R
     })
 }
 
+/// The services of containerd's API that the daemon serves, by the ids that containerd's plugins have.
+pub const SERVICES: &[&str] = &[
+    "containers",
+    "content",
+    "diff",
+    "events",
+    "healthcheck",
+    "images",
+    "introspection",
+    "leases",
+    "namespaces",
+    "snapshots",
+    "tasks",
+    "version",
+];
+
 /// The parts of the daemon as containerd's introspection names them: only what is there.
 fn plugins(wharf: &Wharf) -> Vec<PluginInfo> {
     let host = Platform::host().to_string();
@@ -256,6 +272,7 @@ fn plugins(wharf: &Wharf) -> Vec<PluginInfo> {
         plugin("event.v1", "exchange", &[]),
         plugin("runtime.v2", "task", &[&host]),
     ];
+    plugins.extend(SERVICES.iter().map(|id| plugin("grpc.v1", id, &[])));
     plugins.extend(wharf.drivers.snapshotters.names().map(|name| plugin("snapshotter.v1", name.as_str(), &[&host])));
     plugins
 }

@@ -67,7 +67,7 @@ async fn make(
         Ok(pid) => Ok(Made { address, shim, rootfs, checkpoint, pid }),
         Err(refusal) => {
             take_down(id, &*shim).await;
-            Err(refusal)
+            Err(refusal.context("failed to create shim task"))
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     tasks::Tasks,
 };
 use std::{path::PathBuf, sync::Arc};
-use wharf_messages::{Answer, Meta, SnapshotterName};
+use wharf_messages::{Answer, Meta, SnapshotterName, event::Seq};
 
 /// The system, and what the test does to what stands behind it.
 pub(crate) struct Whole<'w> {
@@ -98,6 +98,7 @@ impl<'w> Whole<'w> {
             config: world.config.clone(),
             drivers,
             started_at: world.clock.now(),
+            started_after: Seq(0),
             journal,
             pool,
             store,

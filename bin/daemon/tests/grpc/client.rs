@@ -1,14 +1,16 @@
 //! A daemon on private folders, and connections to it.
 
 use crate::proto::containerd::services::{
-    content::v1::content_client::ContentClient, snapshots::v1::snapshots_client::SnapshotsClient,
+    content::v1::content_client::ContentClient, events::v1::events_client::EventsClient,
+    snapshots::v1::snapshots_client::SnapshotsClient,
 };
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use nix::sys::signal::Signal;
 use std::{
     future::Future,
     os::unix::net,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     process::{Command, Stdio},
     task::{Context, Poll},
@@ -30,24 +32,21 @@ const ORIGIN: &str = "http://localhost";
 
 /// A daemon; dropped, it is ended, then its folders go.
 pub struct Daemon {
-    _process: Guarded,
+    process: Guarded,
     folder: tempfile::TempDir,
 }
 
 impl Daemon {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wharfd"));
-        command.env_remove("RUST_LOG").args(["--log-level", "debug"]);
-        command.arg("--root").arg(at("root")).arg("--state").arg(at("state")).arg("--address").arg(at("sock"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(at("log")).unwrap());
-        let mut process = Guarded::new(command.spawn().unwrap());
-        wait::eventually("wharfd", || {
-            assert!(process.ended().is_none(), "{}", std::fs::read_to_string(at("log")).unwrap());
-            net::UnixStream::connect(at("sock")).ok()
-        });
-        Self { _process: process, folder }
+        Self { process: run(folder.path()), folder }
+    }
+
+    /// Kills it and starts it again on the same folders.
+    pub fn restart(&mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.process.wait_for(PATIENCE).unwrap();
+        self.process = run(self.folder.path());
     }
 
     pub fn address(&self) -> PathBuf {
@@ -74,9 +73,27 @@ impl Daemon {
         content(self.connect().await)
     }
 
+    pub async fn events(&self) -> EventsClient<Channel> {
+        EventsClient::with_origin(self.connect().await, http::Uri::from_static(ORIGIN))
+    }
+
     pub async fn snapshots(&self) -> SnapshotsClient<Channel> {
         SnapshotsClient::with_origin(self.connect().await, http::Uri::from_static(ORIGIN))
     }
+}
+
+fn run(folder: &Path) -> Guarded {
+    let at = |name: &str| folder.join(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharfd"));
+    command.env_remove("RUST_LOG").args(["--log-level", "debug"]);
+    command.arg("--root").arg(at("root")).arg("--state").arg(at("state")).arg("--address").arg(at("sock"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(at("log")).unwrap());
+    let mut process = Guarded::new(command.spawn().unwrap());
+    wait::eventually("wharfd", || {
+        assert!(process.ended().is_none(), "{}", std::fs::read_to_string(at("log")).unwrap());
+        net::UnixStream::connect(at("sock")).ok()
+    });
+    process
 }
 
 /// The content service over a connection.

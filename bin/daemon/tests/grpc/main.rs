@@ -4,6 +4,7 @@
 
 mod client;
 mod content;
+mod events;
 mod hostile;
 mod snapshots;
 

@@ -13,10 +13,11 @@ use super::{
     status::status,
 };
 use prost::Message;
+use std::time::Duration;
 use tonic::{Request, Response, async_trait};
 use wharf_messages::{
     Namespace, Refusal,
-    event::{Delivery, Event, EventRecord, PublishEvent, Since, WatchEvents},
+    event::{Delivery, Event, EventRecord, PublishEvent, Seq, Since, WatchEvents},
     task::Stdio,
 };
 
@@ -122,10 +123,12 @@ fn event(event: Event) -> Option<prost_types::Any> {
                 exited_at: time(exit.exited_at),
             },
         ),
-        Event::TaskDeleted { container_id, exec_id, pid, exit } => payload(
+        // containerd tells of the task's deletion alone, and clients take any for that.
+        Event::TaskDeleted { exec_id: Some(_), .. } => return None,
+        Event::TaskDeleted { container_id, exec_id: None, pid, exit } => payload(
             "containerd.events.TaskDelete",
             &wire::TaskDelete {
-                id: exec_id.map(String::from).unwrap_or_default(),
+                id: String::new(),
                 container_id: container_id.into(),
                 pid,
                 exit_status: exit.code,
@@ -163,6 +166,21 @@ fn event(event: Event) -> Option<prost_types::Any> {
     })
 }
 
+/// How long after its start the daemon counts with clients of its life before that have not come back yet. Theirs wait at
+/// most 3 s between attempts to connect; containerd's shims repeat what nobody took for 15 s.
+const COMING_BACK: Duration = Duration::from_secs(30);
+
+impl Api {
+    /// Where a subscription begins: now. But a client whose subscription ended with the daemon before is told what has
+    /// come to light since this one started: containers that ended while there was nobody to see it.
+    fn since(&self) -> Since {
+        let wharf = &self.wharf;
+        let lately = wharf.clock.now().since(wharf.started_at) < COMING_BACK;
+        // A new root has had no clients.
+        if lately && wharf.started_after > Seq(0) { Since::Seq(wharf.started_after) } else { Since::Now }
+    }
+}
+
 #[async_trait]
 impl Events for Api {
     async fn publish(&self, request: Request<PublishRequest>) -> Reply<()> {
@@ -192,11 +210,32 @@ impl Events for Api {
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Reply<Self::SubscribeStream> {
         self.items(
             request,
-            |wire| Ok(WatchEvents { since: Since::Now, until: None, follow: true, filters: wire.filters }),
+            |wire| Ok(WatchEvents { since: self.since(), until: None, follow: true, filters: wire.filters }),
             |delivery| match delivery {
                 Delivery::Event(record) => envelope(*record),
                 Delivery::Subscribed(_) | Delivery::Gap(..) => None,
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wharf_messages::{ContainerId, ExecId, Timestamp, task::Exit};
+
+    #[test]
+    fn only_the_deletion_of_a_task_is_told_as_one() {
+        let deleted = |exec: Option<&str>| Event::TaskDeleted {
+            container_id: ContainerId::new("web").unwrap(),
+            exec_id: exec.map(|id| ExecId::new(id).unwrap()),
+            pid: 7,
+            exit: Exit { code: 3, exited_at: Timestamp::ZERO, oom: false },
+        };
+        assert_eq!(event(deleted(Some("shell"))), None);
+        let told = event(deleted(None)).unwrap();
+        assert_eq!(told.type_url, "containerd.events.TaskDelete");
+        let told = wire::TaskDelete::decode(told.value.as_slice()).unwrap();
+        assert_eq!((told.container_id.as_str(), told.id.as_str(), told.exit_status), ("web", "", 3));
     }
 }

@@ -98,6 +98,12 @@ fn every_rpc_of_the_wire_has_its_row() {
     assert_eq!(rows, defined);
     assert_eq!(rows.len(), TABLE.len(), "a row stands twice");
     let served: BTreeSet<_> = super::SERVED.iter().map(|name| short(name)).collect();
+    // Told as a plugin each.
+    let plugins: BTreeSet<_> = served
+        .iter()
+        .map(|name| if name == "grpc.health.v1.Health" { "healthcheck" } else { name.split('.').next().unwrap() })
+        .collect();
+    assert_eq!(plugins, wharf_actors::serve::SERVICES.iter().copied().collect());
     assert_eq!(served, rows.into_iter().map(|(service, _)| service).collect());
     for (service, method, calls) in TABLE {
         for call in *calls {
