@@ -1,6 +1,6 @@
 //! What the actor system is told when it starts. Files, flags and environment are the daemon's affair.
 
-use crate::drivers::registry::RegistryConfig;
+use crate::{drivers::registry::RegistryConfig, gc::GcConfig};
 use std::path::PathBuf;
 
 /// The configuration of the actor system.
@@ -12,6 +12,8 @@ pub struct SystemConfig {
     pub state: PathBuf,
     /// How many events the log keeps; older ones are forgotten.
     pub events_max: u64,
+    /// When garbage is collected.
+    pub gc: GcConfig,
     /// The daemon's socket, for shims that want to tell it something.
     pub address: PathBuf,
     /// Where shims put their sockets; kept short, for a socket's path has 107 bytes.
@@ -47,6 +49,7 @@ impl SystemConfig {
         Self {
             root: root.into(),
             events_max: Self::EVENTS_MAX,
+            gc: GcConfig::default(),
             address: state.join("wharf.sock"),
             shim_sockets: state.join("s"),
             shim: program.with_file_name("wharf-shim"),

@@ -20,6 +20,7 @@
 
 use crate::{
     bus::Tail,
+    gc::{Activity, Counted},
     runtime::{ChildSpec, Clock, Group, Node, ThreadPart},
 };
 use std::{
@@ -93,6 +94,7 @@ struct Entry {
 pub struct Journal {
     commits: mpsc::Sender<Option<Entry>>,
     node: Arc<Node>,
+    activity: Activity,
 }
 
 impl fmt::Debug for Journal {
@@ -119,6 +121,12 @@ impl Journal {
         }
         answer.await.unwrap_or_else(|_| Err(self.node.gone()))
     }
+
+    /// What was committed, as far as garbage collection is concerned.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
 }
 
 /// The journal before it runs.
@@ -131,7 +139,7 @@ impl JournalSeat {
     /// Makes its place in the tree.
     pub(crate) fn new(group: &Group) -> Self {
         let (commits, waiting) = mpsc::channel(COMMITS_WAITING_MAX as usize);
-        Self { journal: Journal { commits, node: group.seat_thread(&SPEC) }, waiting }
+        Self { journal: Journal { commits, node: group.seat_thread(&SPEC), activity: Activity::default() }, waiting }
     }
 
     /// How commits will reach it.
@@ -150,11 +158,12 @@ impl JournalSeat {
     ) -> std::io::Result<()> {
         let stopping = Arc::new(AtomicBool::new(false));
         let wake = self.journal.commits.downgrade();
-        let node = self.journal.node;
+        let Journal { node, activity, .. } = self.journal;
         let part = Work {
             log,
             waiting: self.waiting,
             tail,
+            activity,
             clock,
             node: Arc::clone(&node),
             stopping: Arc::clone(&stopping),
@@ -175,6 +184,7 @@ struct Work<L> {
     log: L,
     waiting: mpsc::Receiver<Option<Entry>>,
     tail: Tail,
+    activity: Activity,
     clock: Clock,
     node: Arc<Node>,
     stopping: Arc<AtomicBool>,
@@ -213,8 +223,10 @@ impl<L: Log> ThreadPart for Work<L> {
 
 impl<L: Log> Work<L> {
     fn write(&mut self, batch: Vec<Commit>, replies: Vec<oneshot::Sender<Answer<Committed>>>) {
+        let now = self.clock.now();
+        let counted: Vec<Counted> = batch.iter().map(|commit| Counted::of(commit, now)).collect();
         let answers = match self.reopen.make_usable(&mut self.log, &self.tail) {
-            Ok(()) => self.log.commit(batch, self.clock.now()),
+            Ok(()) => self.log.commit(batch, now),
             Err(refusal) => replies.iter().map(|_| Err(refusal.clone())).collect(),
         };
         for committed in answers.iter().flatten() {
@@ -222,6 +234,13 @@ impl<L: Log> Work<L> {
         }
         self.tail.advance(self.log.last_seq());
         debug_assert_eq!(answers.len(), replies.len(), "every commit has its answer");
+        let mut all = Counted::default();
+        counted
+            .into_iter()
+            .zip(&answers)
+            .filter(|(_, answer)| answer.is_ok())
+            .for_each(|(counted, _)| all.add(counted));
+        self.activity.add(all);
         for (reply, answer) in replies.into_iter().zip(answers) {
             // Whoever asked may have gone away; the commit stands.
             let _ = reply.send(answer);

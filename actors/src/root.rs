@@ -99,6 +99,8 @@ tree! {
     containers: crate::containers::Containers;
     /// Tasks, each an actor.
     tasks: crate::tasks::Tasks;
+    /// Removes what nothing keeps.
+    gc: crate::gc::Gc;
 }
 
 /// Why the system could not run, or could not go on.

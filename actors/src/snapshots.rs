@@ -165,7 +165,10 @@ impl Snapshotters {
     }
 
     /// Removes the folders that no row names (SNAPSHOTS-1).
-    fn sweep(&self, store: &Store) -> Answer<()> {
+    ///
+    /// # Errors
+    /// What the store and the backends say.
+    pub(crate) fn sweep(&self, store: &Store) -> Answer<()> {
         for (name, backend) in &self.0.backends {
             // The numbers in making are read first: one that finishes in between has its row by then.
             let in_making = self.in_making().clone();

@@ -133,6 +133,7 @@ macro_rules! for_each_call {
             "leases.remove"       Command Unary       lease::DeleteLeaseResource     => (), ();
             "leases.resources"    Query   Unary       lease::ListLeaseResources      => Vec<lease::LeaseResource>, ();
 
+            "gc.collect"          Command Unary       gc::CollectGarbage            => gc::Collected, ();
             "gc.explain"          Query   Items       gc::ExplainGarbage             => (), gc::Verdict;
 
             "events.watch"        Query   Items       event::WatchEvents             => event::Seq, event::Delivery;

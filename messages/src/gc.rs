@@ -117,9 +117,9 @@ pub enum Reason {
     Itself,
     /// Its label says so.
     Labelled,
-    /// It is kept until then: a lease, an unfinished blob, a snapshot that a container is about to get.
+    /// It is kept until then: a lease, an image with an end, an unfinished blob.
     Until(Timestamp),
-    /// The daemon is working on it.
+    /// The daemon is working on it, or a container is about to get it.
     InUse,
     /// Something that is kept refers to it.
     Referred {
@@ -151,6 +151,30 @@ impl Verdict {
     pub fn is_garbage(&self) -> bool {
         matches!(self.reason, Reason::Unreferenced | Reason::Expired(_))
     }
+}
+
+/// Removes, in every namespace, what nothing keeps, and answers when its files are gone too. What was unreferenced when
+/// the call came is judged by this collection, not by one that was under way.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CollectGarbage {}
+
+/// What a collection did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Blobs whose bytes went, and blobs that some namespaces know no longer.
+    pub contents: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Unfinished blobs.
+    pub ingests: u64,
+    /// Leases that had ended.
+    pub leases: u64,
+    /// Images that had ended.
+    pub images: u64,
+    /// The space that was given back by all of them, in bytes.
+    pub freed_bytes: u64,
+    /// How long marking and sweeping took, in nanoseconds; deleting files comes after it.
+    pub elapsed_nanos: u64,
 }
 
 /// Tells of each thing in the namespace whether a collection would take it, and why. Items: [`Verdict`].

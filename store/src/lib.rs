@@ -25,7 +25,7 @@ mod write;
 pub use blobs::{Blobs, Growing, GrowingBlob, IngestFile, Placed};
 pub use change::{Change, Commit, Committed, NewSnapshot, Outcome};
 pub use error::OpenError;
-pub use gc::{Garbage, INGEST_KEPT_FOR, InUse, Marked, SNAPSHOT_KEPT_FOR, Swept};
+pub use gc::{Garbage, INGEST_KEPT_FOR, InUse, Marked, Swept};
 pub use open::{Options, Store, open};
 pub use reader::{Reader, Rows};
 pub use row::{FileId, IngestRow, ProcessRow, ShimRecord, SnapshotRow, TaskPhase, TaskRow};

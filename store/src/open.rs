@@ -6,6 +6,7 @@ use crate::{
     disk::Disk,
     error::{OpenError, refusal},
     reader::Reader,
+    row::FileId,
     schema,
     write::Writer,
 };
@@ -142,6 +143,21 @@ impl Store {
         self.blobs().discard(digest, || Ok(self.read()?.blob(digest)?.is_none()))
     }
 
+    /// Deletes an unfinished blob's folder if no row speaks of it and nobody writes it; answers whether it is gone.
+    ///
+    /// # Errors
+    /// An operating error of the disk.
+    pub fn discard_ingest(&self, id: &FileId) -> Answer<bool> {
+        self.blobs().discard_ingest(id, || {
+            for ingest in self.read()?.all_ingests()? {
+                if ingest?.1.file_id == *id {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
     /// Deletes every file below `content` that no row speaks of and nobody is working on; answers how many.
     ///
     /// # Errors
@@ -152,15 +168,7 @@ impl Store {
             swept += u64::from(self.discard_blob(&digest)?);
         }
         for id in self.blobs().list_ingests()? {
-            let free = || {
-                for ingest in self.read()?.all_ingests()? {
-                    if ingest?.1.file_id == id {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            };
-            swept += u64::from(self.blobs().discard_ingest(&id, free)?);
+            swept += u64::from(self.discard_ingest(&id)?);
         }
         Ok(swept)
     }

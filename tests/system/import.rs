@@ -50,9 +50,14 @@ fn importing_again_changes_nothing() {
     let daemon = Daemon::start();
     let archive = images::docker_archive(&images::busybox(), BUSYBOX);
     daemon.ok(["images", "import", archive.to_str().unwrap()]);
-    let (before, files) = (daemon.ok("images ls").stdout, daemon.files("").len());
+    let look = || {
+        // The archive's other files are content for a moment.
+        daemon.ok("content prune");
+        (daemon.ok("images ls").stdout, daemon.files("").len())
+    };
+    let before = look();
     daemon.ok(["images", "import", archive.to_str().unwrap()]);
-    assert_eq!((daemon.ok("images ls").stdout, daemon.files("").len()), (before, files));
+    assert_eq!(look(), before);
 }
 
 #[test]

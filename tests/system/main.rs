@@ -9,6 +9,7 @@ mod docker;
 mod events;
 mod fixture;
 mod foreign_shim;
+mod gc;
 mod go_client;
 mod hostile_clients;
 mod images;

@@ -169,7 +169,6 @@ fn killed_at_any_moment_it_comes_back_clean() {
 }
 
 #[test]
-#[ignore = "nothing collects a snapshot whose container was not made any more"]
 fn a_run_that_was_cut_short_leaves_no_snapshot() {
     let mut daemon = with_busybox();
     for round in 0..12 {

@@ -26,18 +26,42 @@ pub struct Flight {
 
 /// All downloads that are under way. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Flights(Arc<Mutex<HashMap<Digest, Arc<Seats>>>>);
+pub struct Flights(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    flying: HashMap<Digest, Arc<Seats>>,
+    /// How many passengers each blob has, landed or not: who has not got off has not claimed it yet.
+    wanted: HashMap<Digest, usize>,
+}
 
 struct Seats {
+    digest: Digest,
     flight: watch::Sender<Flight>,
     aboard: AtomicUsize,
     cancel: CancellationToken,
 }
 
 impl Flights {
-    fn map(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Seats>>> {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
         // Entries come and go whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blobs that somebody waits for, or has just got and not claimed yet.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<Digest> {
+        self.inner().wanted.keys().cloned().collect()
+    }
+
+    fn leave(&self, digest: &Digest) {
+        let mut inner = self.inner();
+        if let Some(count) = inner.wanted.get_mut(digest) {
+            *count -= 1;
+            if *count == 0 {
+                inner.wanted.remove(digest);
+            }
+        }
     }
 
     /// Comes aboard the download of a blob, which `start` begins if there is none. It goes on until its end or until the
@@ -46,15 +70,18 @@ impl Flights {
     where
         F: Future<Output = Answer<()>> + Send + 'static,
     {
-        let mut map = self.map();
-        if let Some(seats) = map.get(digest).filter(|seats| !seats.cancel.is_cancelled()) {
+        let mut inner = self.inner();
+        *inner.wanted.entry(digest.clone()).or_default() += 1;
+        if let Some(seats) = inner.flying.get(digest).filter(|seats| !seats.cancel.is_cancelled()) {
             seats.aboard.fetch_add(1, Ordering::Relaxed);
-            return Passenger { seats: Arc::clone(seats), watch: seats.flight.subscribe() };
+            let (seats, watch) = (Arc::clone(seats), seats.flight.subscribe());
+            return Passenger { flights: self.clone(), seats, watch };
         }
         let (flight, watch) = watch::channel(Flight::default());
         let cancel = CancellationToken::new();
-        let seats = Arc::new(Seats { flight: flight.clone(), aboard: AtomicUsize::new(1), cancel: cancel.clone() });
-        map.insert(digest.clone(), Arc::clone(&seats));
+        let (own, aboard) = (digest.clone(), AtomicUsize::new(1));
+        let seats = Arc::new(Seats { digest: own, flight: flight.clone(), aboard, cancel: cancel.clone() });
+        inner.flying.insert(digest.clone(), Arc::clone(&seats));
         let work = start(flight.clone());
         let (flights, digest, own) = (self.clone(), digest.clone(), Arc::clone(&seats));
         tokio::spawn(async move {
@@ -64,19 +91,20 @@ impl Flights {
                 end = work => end,
             };
             // Off the map first: whoever comes now starts anew.
-            let mut map = flights.map();
-            if map.get(&digest).is_some_and(|seats| Arc::ptr_eq(seats, &own)) {
-                map.remove(&digest);
+            let mut inner = flights.inner();
+            if inner.flying.get(&digest).is_some_and(|seats| Arc::ptr_eq(seats, &own)) {
+                inner.flying.remove(&digest);
             }
-            drop(map);
+            drop(inner);
             flight.send_modify(|flight| flight.end = Some(end));
         });
-        Passenger { seats, watch }
+        Passenger { flights: self.clone(), seats, watch }
     }
 }
 
 /// Somebody who waits for a download. The last to be dropped cancels it.
 pub struct Passenger {
+    flights: Flights,
     seats: Arc<Seats>,
     watch: watch::Receiver<Flight>,
 }
@@ -86,6 +114,7 @@ impl Drop for Passenger {
         if self.seats.aboard.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.seats.cancel.cancel();
         }
+        self.flights.leave(&self.seats.digest);
     }
 }
 
@@ -153,9 +182,14 @@ mod tests {
         };
         let (mut a, mut b) = (board(), board());
         drop(board());
+        assert_eq!(flights.wanted(), [digest()]);
         land.notify_one();
         assert_eq!((a.landed(|_| ()).await, b.landed(|_| ()).await), (Ok(()), Ok(())));
         assert_eq!(starts.load(Ordering::Relaxed), 1);
+        drop(a);
+        assert_eq!(flights.wanted(), [digest()], "the other has not got off yet");
+        drop(b);
+        assert!(flights.wanted().is_empty());
         // The next one is another flight.
         let mut c = board();
         land.notify_one();

@@ -12,6 +12,7 @@ use crate::{
         registry::fake::FakeRegistry,
         snapshotter::{Native, Overlayfs, Snapshotter},
     },
+    gc::{Gc, GcConfig, GcDeps},
     image::{ImageDeps, flights::Flights},
     images::Images,
     namespaces::Namespaces,
@@ -22,7 +23,7 @@ use crate::{
     task::TaskDeps,
     tasks::Tasks,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use wharf_messages::{Answer, Meta, SnapshotterName, event::Seq};
 
 /// The system, and what the test does to what stands behind it.
@@ -33,14 +34,25 @@ pub(crate) struct Whole<'w> {
     pub shims: FakeShims,
 }
 
-/// Runs a test with a whole system.
+/// Runs a test with a whole system, in which nothing is collected unless it is asked for.
 pub(crate) fn run_whole(test: impl AsyncFnOnce(&Whole<'_>)) {
     super::run(async |world| test(&Whole::start(world).await).await);
+}
+
+/// Runs a test with a whole system that collects garbage as the daemon does, but not because it has started.
+pub(crate) fn run_collecting(test: impl AsyncFnOnce(&Whole<'_>)) {
+    let config = GcConfig { startup_delay: Duration::ZERO, ..GcConfig::default() };
+    super::run(async |world| test(&Whole::collecting(world, config).await).await);
 }
 
 impl<'w> Whole<'w> {
     /// Starts every actor, in the order of the tree.
     pub async fn start(world: &'w World) -> Self {
+        let late = GcConfig { startup_delay: Duration::from_secs(3600), ..GcConfig::default() };
+        Self::collecting(world, late).await
+    }
+
+    async fn collecting(world: &'w World, gc: GcConfig) -> Self {
         let (registry, shims) = (FakeRegistry::default(), FakeShims::default());
         let (store, journal, pool) = (world.store.clone(), world.journal.clone(), Pool::start().unwrap());
         let folder = |name: &str| world.config.root.join("snapshotters").join(name);
@@ -91,8 +103,18 @@ impl<'w> Whole<'w> {
             boot_id: drivers.boot_id.clone(),
         };
         let tasks = world.start(<Tasks as Fixed>::SPEC, Tasks::new(Arc::new(deps))).await;
+        let deps = GcDeps {
+            content: drivers.content.clone(),
+            flights: drivers.flights.clone(),
+            snapshotters: drivers.snapshotters.clone(),
+            pool: pool.clone(),
+            clock: world.clock.clone(),
+            activity: journal.activity().clone(),
+            config: gc,
+        };
+        let gc = world.start(<Gc as Fixed>::SPEC, Gc::new(deps)).await;
         let wharf = Wharf::new(System {
-            actors: Actors { namespaces, content, snapshots, images, containers, tasks },
+            actors: Actors { namespaces, content, snapshots, images, containers, tasks, gc },
             bus: world.bus.clone(),
             clock: world.clock.clone(),
             config: world.config.clone(),

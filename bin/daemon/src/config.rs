@@ -8,8 +8,9 @@ use std::{
     fs::File,
     io::{ErrorKind, Read},
     path::{Path, PathBuf},
+    time::Duration,
 };
-use wharf_actors::{config::SystemConfig, drivers::registry::RegistryConfig};
+use wharf_actors::{config::SystemConfig, drivers::registry::RegistryConfig, gc::GcConfig};
 use wharf_messages::{Answer, Refusal, SnapshotterName};
 
 /// Where the file is looked for unless it is named.
@@ -22,7 +23,7 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 const ADDRESS_MAX_BYTES: usize = 107;
 
 /// Everything that can be configured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The format's version.
@@ -45,6 +46,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// The log of events.
     pub events: Events,
+    /// Garbage collection.
+    pub gc: Gc,
     /// Bounds.
     pub limits: Limits,
 }
@@ -129,6 +132,22 @@ pub struct Events {
     pub max: u64,
 }
 
+/// When garbage is collected. The keys are those of containerd's scheduler.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gc {
+    /// The share of time that collecting may take, from 0 to 0.5.
+    pub pause_threshold: f64,
+    /// After so many deletions it is not waited for the pause to end; 0 means that it always is.
+    pub deletion_threshold: u64,
+    /// After so many changes it is looked for garbage even if nothing was deleted; 0 means never.
+    pub mutation_threshold: u64,
+    /// How long to wait after a reason for a collection, for more of them.
+    pub schedule_delay_ms: u64,
+    /// How long after the start to collect what is left from before; 0 means not for that reason.
+    pub startup_delay_ms: u64,
+}
+
 /// Bounds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -156,6 +175,7 @@ impl Default for Config {
             registry: Registry::default(),
             runtime: Runtime::default(),
             events: Events::default(),
+            gc: Gc::default(),
             limits: Limits::default(),
         }
     }
@@ -179,6 +199,21 @@ impl Default for Registry {
 impl Default for Events {
     fn default() -> Self {
         Self { max: SystemConfig::EVENTS_MAX }
+    }
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        let GcConfig { pause_threshold, deletion_threshold, mutation_threshold, schedule_delay, startup_delay } =
+            GcConfig::default();
+        let millis = |delay: Duration| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            pause_threshold,
+            deletion_threshold,
+            mutation_threshold,
+            schedule_delay_ms: millis(schedule_delay),
+            startup_delay_ms: millis(startup_delay),
+        }
     }
 }
 
@@ -274,6 +309,9 @@ impl Config {
         if self.events.max == 0 {
             return bad("events.max must be above 0".to_owned());
         }
+        if !(0.0..=0.5).contains(&self.gc.pause_threshold) {
+            return bad("gc.pause_threshold must be from 0 to 0.5".to_owned());
+        }
         Ok(())
     }
 
@@ -300,6 +338,13 @@ impl Config {
         system.address = self.address.clone();
         system.snapshotter = self.snapshotter.to_string();
         system.events_max = self.events.max;
+        system.gc = GcConfig {
+            pause_threshold: self.gc.pause_threshold,
+            deletion_threshold: self.gc.deletion_threshold,
+            mutation_threshold: self.gc.mutation_threshold,
+            schedule_delay: Duration::from_millis(self.gc.schedule_delay_ms),
+            startup_delay: Duration::from_millis(self.gc.startup_delay_ms),
+        };
         system.layer_max_bytes = self.limits.layer_max_bytes;
         system.max_concurrent_downloads = self.registry.max_concurrent_downloads;
         system.registry.hosts_dirs = self.registry.hosts_dirs.clone();
@@ -367,6 +412,7 @@ mod tests {
             (&format!("address = \"/{}\"", "x".repeat(107)), "longer"),
             ("[registry]\nmax_concurrent_downloads = 65", "from 1 to 64"),
             ("[limits]\nconnections_max = 0", "above 0"),
+            ("[gc]\npause_threshold = 0.6", "from 0 to 0.5"),
         ] {
             let refusal = Config::parse(text).unwrap().check().unwrap_err();
             assert!(refusal.detail.contains(word), "{refusal}");

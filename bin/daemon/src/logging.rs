@@ -15,7 +15,9 @@ const VARIABLE: &str = "RUST_LOG";
 pub fn start(log: &Log) -> Answer<()> {
     let builder = fmt::Subscriber::builder()
         .with_env_filter(filter(log.level, std::env::var(VARIABLE).ok().as_deref())?)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // It would be told on standard error too, by a panic of whoever logs, when that is a file on a full disk.
+        .log_internal_errors(false);
     let started = match log.format {
         LogFormat::Text => {
             tracing::subscriber::set_global_default(builder.with_ansi(std::io::stderr().is_terminal()).finish())

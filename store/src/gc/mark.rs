@@ -1,13 +1,12 @@
 //! The mark: everything of a namespace at one moment, and what leads to it.
 
-use super::{INGEST_KEPT_FOR, InUse, SNAPSHOT_KEPT_FOR};
+use super::{INGEST_KEPT_FOR, InUse};
 use crate::reader::Reader;
 use std::collections::{HashMap, VecDeque};
 use wharf_messages::{
     Answer, Digest, ImageName, IngestRef, Labels, Namespace, SnapshotKey, SnapshotterName, Timestamp,
     gc::{self, FLAT_LABEL, ROOT_LABEL, Reason, Resource, Verdict},
     lease::LeaseResource,
-    snapshot::SnapshotKind,
 };
 
 /// Where a node is in the graph.
@@ -104,9 +103,6 @@ impl Reader {
             let node = marked.add(Resource::Snapshot(snapshotter.clone(), info.key), &info.labels);
             node.size_bytes = row.usage.map_or(0, |usage| usage.size_bytes);
             node.parent = info.parent.filter(|_| parent.is_some()).map(|key| Resource::Snapshot(snapshotter, key));
-            if info.kind != SnapshotKind::Committed {
-                node.until = Some(info.created_at.plus(SNAPSHOT_KEPT_FOR));
-            }
         }
         for ingest in self.ingests(namespace)? {
             let ingest = ingest?;

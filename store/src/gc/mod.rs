@@ -30,9 +30,6 @@ use wharf_messages::{Digest, ImageName, LeaseId, Namespace, SnapshotterName, gc:
 /// # Spec
 /// API reference, section 3 "GC behaviour": unleased ingests, 24 h.
 pub const INGEST_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long an active snapshot or a view is kept that nothing refers to: whoever makes a container makes its snapshot
-/// first, and need not take a lease for that moment.
-pub const SNAPSHOT_KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// What the daemon is working on without a row that says so.
 pub type InUse = BTreeSet<(Namespace, Resource)>;

@@ -314,15 +314,16 @@ fn a_sweep_of_an_earlier_collection_is_refused_and_changes_nothing() {
 fn what_is_in_use_or_young_is_kept_and_its_end_is_known() {
     let mut world = World::in_memory();
     world.change(Change::CreateContent { digest: digest(1), size_bytes: 1, labels: Labels::new() }).unwrap();
-    world.change(Change::PrepareSnapshot(active("a", None, 1))).unwrap();
-    let made_at = world.store.read().unwrap().snapshot(&ns(), &overlay(), &key("a")).unwrap().unwrap().info.created_at;
+    let (mut model, mut next_id) = (Model::default(), 0);
+    take(&mut world, &mut model, &mut next_id, Step::Ingest { n: 1, expected: 2 });
+    let begun_at = world.store.read().unwrap().ingest(&ns(), &ingest(1)).unwrap().unwrap().updated_at;
     let in_use = InUse::from([(ns(), content(1))]);
-    let marked = world.store.read().unwrap().mark(&ns(), made_at.plus(Duration::from_secs(59)), &in_use).unwrap();
+    let end = begun_at.plus(crate::INGEST_KEPT_FOR);
+    let marked = world.store.read().unwrap().mark(&ns(), end, &in_use).unwrap();
     assert_eq!(marked.garbage().count(), 0);
-    let end = made_at.plus(crate::SNAPSHOT_KEPT_FOR);
     assert_eq!(marked.next_expiry(), Some(end));
     let reasons: Vec<_> = marked.verdicts().map(|verdict| verdict.reason).collect();
     assert_eq!(reasons, [Reason::InUse, Reason::Until(end)]);
-    let marked = world.store.read().unwrap().mark(&ns(), made_at.plus(Duration::from_secs(61)), &in_use).unwrap();
-    assert_eq!(marked.garbage().collect::<Vec<_>>(), [&Resource::Snapshot(overlay(), key("a"))]);
+    let marked = world.store.read().unwrap().mark(&ns(), end.plus(Duration::from_nanos(1)), &in_use).unwrap();
+    assert_eq!(marked.garbage().collect::<Vec<_>>(), [&Resource::Ingest(ingest(1))]);
 }

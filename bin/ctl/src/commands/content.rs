@@ -1,11 +1,14 @@
 //! `content`: blobs, and blobs under way.
 
 use crate::{
-    commands::pull::Fetch,
+    commands::{
+        prune::{Prune, explained},
+        pull::Fetch,
+    },
     context::{Context, parse},
     failure::{Failure, Outcome, Several},
     labels,
-    output::{self, table::Table, time::rfc3339, units},
+    output::{self, table::Table, units},
     terminal::Input,
 };
 use clap::{Args, Subcommand};
@@ -21,7 +24,7 @@ use wharf_messages::{
         ContentInfo, DeleteContent, GetContent, IngestStatus, ListContent, ListIngests, ReadContent, UpdateContent,
         WriteContent,
     },
-    gc::{ExplainGarbage, Reason, Verdict},
+    gc::ExplainGarbage,
 };
 
 /// Manage content: blobs and unfinished blobs.
@@ -47,6 +50,8 @@ pub enum Content {
     Label(Label),
     /// Tell of each thing what keeps it, and which nothing keeps; nothing is deleted
     Explain(Explain),
+    /// Delete what nothing keeps, in every namespace, and tell how much space that gave back
+    Prune(Prune),
 }
 
 /// Which to list.
@@ -150,6 +155,7 @@ impl Content {
             Self::List(list) => list.run(context).await,
             Self::Label(label) => label.run(context).await,
             Self::Explain(explain) => explain.run(context).await,
+            Self::Prune(prune) => prune.run(context).await,
         }
     }
 }
@@ -321,41 +327,9 @@ impl Explain {
     }
 }
 
-/// Kind, name, size, whether it is kept, and why.
-fn explained(verdict: &Verdict) -> [String; 5] {
-    let why = match &verdict.reason {
-        Reason::Itself => "for its own sake".to_owned(),
-        Reason::Labelled => "its label containerd.io/gc.root".to_owned(),
-        Reason::Until(end) => format!("until {}", rfc3339(*end)),
-        Reason::InUse => "being worked on".to_owned(),
-        Reason::Referred { by, root } if by == root => by.to_string(),
-        Reason::Referred { by, root } => format!("{root} by way of {by}"),
-        Reason::Unreferenced => "nothing refers to it".to_owned(),
-        Reason::Expired(end) => format!("its time was over at {}", rfc3339(*end)),
-    };
-    let kept = if verdict.is_garbage() { "no" } else { "yes" };
-    let size = if verdict.size_bytes == 0 { "-".to_owned() } else { units::decimal_size(verdict.size_bytes) };
-    [verdict.resource.kind().to_owned(), verdict.resource.name(), size, kept.to_owned(), why]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_explanation_names_the_root_and_what_leads_there() {
-        use wharf_messages::{ImageName, gc::Resource};
-        let digest = |n: u8| Digest::from_sha256(&[n; 32]);
-        let image = Resource::Image(ImageName::new("docker.io/library/a:1").unwrap());
-        let tell = |reason| explained(&Verdict { resource: Resource::Content(digest(1)), size_bytes: 0, reason });
-        let direct = tell(Reason::Referred { by: image.clone(), root: image.clone() });
-        assert_eq!(direct[3..], ["yes", "image docker.io/library/a:1"]);
-        let layer = tell(Reason::Referred { by: Resource::Content(digest(2)), root: image });
-        assert_eq!(layer[4], format!("image docker.io/library/a:1 by way of content {}", digest(2)));
-        assert_eq!(tell(Reason::Unreferenced)[2..], ["-", "no", "nothing refers to it"]);
-        let over = tell(Reason::Expired(Timestamp::from_parts(60, 0)));
-        assert_eq!(over[3..], ["no", "its time was over at 1970-01-01T00:01:00Z"]);
-    }
 
     #[test]
     fn rows_are_those_of_ctr() {

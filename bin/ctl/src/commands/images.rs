@@ -3,6 +3,7 @@
 use crate::{
     commands::{
         mount::{Mount, Unmount},
+        prune::PruneImages,
         pull::{Pull, snapshotter},
         transfer::{Export, Import},
     },
@@ -43,6 +44,8 @@ pub enum Images {
     /// Remove images by name
     #[command(visible_aliases = ["del", "remove", "rm"])]
     Delete(Delete),
+    /// Remove the images that no container was made from, and tell how much space that gave back
+    Prune(PruneImages),
     /// Give an image further names
     Tag(Tag),
     /// Set labels of an image; an empty value deletes the label
@@ -128,6 +131,7 @@ impl Images {
             Self::Unmount(unmount) => unmount.run(context).await,
             Self::Pull(pull) => pull.run(context).await,
             Self::Delete(delete) => delete.run(context).await,
+            Self::Prune(prune) => prune.run(context).await,
             Self::Tag(tag) => tag.run(context).await,
             Self::Label(label) => label.run(context).await,
         }

@@ -11,6 +11,7 @@ pub mod mount;
 pub mod namespaces;
 pub mod oci;
 pub mod plugins;
+pub mod prune;
 pub mod pull;
 pub mod run;
 pub mod snapshots;
