@@ -1,17 +1,18 @@
-//! Debian's dockerd on wharf: every verb that reaches containerd's API, and what happens when either daemon goes.
+//! Debian's dockerd on wharf: every verb that reaches containerd's API.
 
 use std::{
-    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
-use wharf_tests::{Daemon, Docker, Registry, eventually, images, process, process::Guarded};
+use wharf_tests::{Daemon, Docker, Registry, eventually, images};
 
 /// A shell that counts aloud, and ends when told to by SIGTERM, with code 3.
-const COUNTING: &str = "trap 'echo bye; exit 3' TERM; n=0; while :; do echo tick $n; n=$((n+1)); sleep 0.05; done";
-const STATUS: &str = "{{.State.Status}} {{.State.ExitCode}}";
+pub const COUNTING: &str = "trap 'echo bye; exit 3' TERM; n=0; while :; do echo tick $n; n=$((n+1)); sleep 0.05; done";
+/// How a container is.
+pub const STATUS: &str = "{{.State.Status}} {{.State.ExitCode}}";
 
-fn start() -> (Daemon, Docker) {
+/// Both daemons, the upper one with an image.
+pub fn start() -> (Daemon, Docker) {
     let daemon = Daemon::start();
     let docker = Docker::on(&daemon.address());
     (daemon, docker)
@@ -23,7 +24,7 @@ fn lines(docker: &Docker, name: &str) -> usize {
 }
 
 /// Waits until a container's log grows.
-fn goes_on(docker: &Docker, name: &str) {
+pub fn goes_on(docker: &Docker, name: &str) {
     let before = lines(docker, name);
     eventually("its output goes on", || (lines(docker, name) > before).then_some(()));
 }
@@ -185,72 +186,6 @@ fn docker_acts_on_how_containers_end() {
     docker.ok("exec health touch /tmp/well");
     docker.until("health", "{{.State.Health.Status}}", "healthy");
     docker.ok("rm -f oom tries always health");
-    docker.expect_nothing_left_on(&daemon);
-}
-
-#[test]
-fn docker_keeps_its_containers_when_wharfd_is_killed() {
-    let (mut daemon, mut docker) = start();
-    let events = std::fs::File::create(docker.dir().join("events")).unwrap();
-    let mut watching = docker.command([
-        "events",
-        "--filter",
-        "event=die",
-        "--format",
-        "{{.Actor.Attributes.name}} {{.Actor.Attributes.exitCode}}",
-    ]);
-    let _watching = Guarded::new(watching.stdout(events).stdin(Stdio::null()).spawn().unwrap());
-    for (name, options) in [("stays", ""), ("ends", ""), ("later", ""), ("other", ""), ("again", "--restart always")] {
-        docker.start(name, options, COUNTING);
-        goes_on(&docker, name);
-    }
-    let mut attached = docker.terminal(["exec", "-it", "stays", "sh"]);
-    attached.send("echo 4$((1+1))\n");
-    attached.expect("42");
-    let pid = docker.pid("stays");
-    daemon.kill();
-    goes_on(&docker, "stays");
-    // Whoever is attached does not notice either.
-    attached.send("echo 5$((1+1))\n");
-    attached.expect("52");
-    for name in ["ends", "again"] {
-        process::terminate(docker.pid(name));
-    }
-    daemon.up();
-    // Ended while nobody was there, and told all the same.
-    docker.until("ends", STATUS, "exited 3");
-    docker.until("again", "{{.RestartCount}} {{.State.Status}}", "1 running");
-    assert_eq!(docker.inspect("stays", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
-    docker.ok("exec stays echo here").prints("here");
-    attached.send("exit 6\n");
-    assert_eq!(attached.exit_code(), 6, "{}", attached.screen());
-    docker.ok("stop later");
-    docker.until("later", STATUS, "exited 3");
-    docker.ok("run --rm busybox echo new").prints("new");
-    let told = || std::fs::read_to_string(docker.dir().join("events")).unwrap();
-    for died in ["ends 3", "again 3", "later 3"] {
-        eventually(&format!("the event {died:?}"), || told().contains(died).then_some(()));
-    }
-    assert_eq!(told().matches("ends 3").count(), 1, "{}", told());
-
-    // The other way round: dockerd goes, by force and in good order, and one container meanwhile.
-    let (restarted, over) = (docker.pid("again"), docker.pid("other"));
-    docker.kill();
-    process::terminate(restarted);
-    process::terminate(over);
-    docker.up();
-    docker.until("other", STATUS, "exited 3");
-    docker.until("again", STATUS, "running 0");
-    assert_eq!(docker.pid("stays"), pid);
-    goes_on(&docker, "stays");
-    docker.ok("exec stays echo here").prints("here");
-    docker.terminate();
-    assert!(process::alive(pid));
-    docker.up();
-    goes_on(&docker, "stays");
-    docker.ok("stop stays");
-    assert_eq!(docker.inspect("stays", STATUS), "exited 3");
-    docker.ok("rm -f stays ends later other again");
     docker.expect_nothing_left_on(&daemon);
 }
 

@@ -6,6 +6,7 @@
 
 mod cli;
 mod docker;
+mod docker_restarts;
 mod events;
 mod fixture;
 mod foreign_shim;

@@ -270,6 +270,8 @@ fn plugins(wharf: &Wharf) -> Vec<PluginInfo> {
         plugin("metadata.v1", "redb", &[]),
         plugin("differ.v1", "walking", &[&host]),
         plugin("event.v1", "exchange", &[]),
+        plugin("gc.v1", "scheduler", &[]),
+        plugin("lease.v1", "manager", &[]),
         plugin("runtime.v2", "task", &[&host]),
     ];
     plugins.extend(SERVICES.iter().map(|id| plugin("grpc.v1", id, &[])));

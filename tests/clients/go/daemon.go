@@ -33,7 +33,7 @@ func (f *flow) daemon() {
 	for _, wanted := range []string{
 		"io.containerd.content.v1 content", "io.containerd.snapshotter.v1 overlayfs",
 		"io.containerd.snapshotter.v1 native", "io.containerd.differ.v1 walking",
-		"io.containerd.runtime.v2 task", "io.containerd.grpc.v1 tasks",
+		"io.containerd.gc.v1 scheduler", "io.containerd.runtime.v2 task", "io.containerd.grpc.v1 tasks",
 		"io.containerd.grpc.v1 events", "io.containerd.grpc.v1 healthcheck", "io.containerd.grpc.v1 version",
 	} {
 		f.say("plugin %s: %v", wanted, kinds[wanted])
@@ -60,7 +60,7 @@ func (f *flow) leases() {
 	_, err = manager.Create(f.ctx, leases.WithID("held"))
 	f.refused("create it again", err)
 	snapshotter := f.client.SnapshotService("overlayfs")
-	_, err = snapshotter.Prepare(leases.WithLease(f.ctx, lease.ID), "leased", "")
+	_, err = snapshotter.Prepare(leases.WithLease(f.ctx, lease.ID), garbage, "")
 	must("prepare a snapshot with a lease", err)
 	must("add to a lease", manager.AddResource(f.ctx, lease, leases.Resource{ID: "sha256:" + strings.Repeat("a", 64), Type: "content"}))
 	resources, err := manager.ListResources(f.ctx, lease)
@@ -71,8 +71,9 @@ func (f *flow) leases() {
 	found, err := manager.List(f.ctx, `labels.of==flow`)
 	must("list leases", err)
 	f.say("leases of flow: %d", len(found))
-	must("delete a lease", manager.Delete(f.ctx, lease))
-	must("remove what it held", snapshotter.Remove(f.ctx, "leased"))
+	must("delete a lease", manager.Delete(f.ctx, lease, leases.SynchronousDelete))
+	_, err = snapshotter.Stat(f.ctx, garbage)
+	f.refused("find what it held", err)
 	_, err = snapshotter.Prepare(leases.WithLease(f.ctx, "unknown"), "never", "")
 	f.refused("use an unknown lease", err)
 	f.refused("delete it again", manager.Delete(f.ctx, lease))

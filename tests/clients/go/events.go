@@ -77,11 +77,19 @@ func (s *seen) take(envelope *events.Envelope) {
 	value, err := typeurl.UnmarshalAny(envelope.Event)
 	must("decode the event of "+envelope.Topic, err)
 	object, told := describe(value)
+	if object == "" {
+		return
+	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.events[object] = append(s.events[object], envelope.Topic+" "+told)
 }
 
+// garbage is the snapshot that nothing but a lease keeps. Of what was collected, wharf tells as later releases of
+// containerd do, and 1.6 does not; which blobs are, and when, is theirs to say.
+const garbage = "leased"
+
+// describe names the object that an event is about, and spells what is told of it; no object if it is of no interest.
 func describe(value interface{}) (object, told string) {
 	switch e := value.(type) {
 	case *apievents.ContainerCreate:
@@ -123,9 +131,12 @@ func describe(value interface{}) (object, told string) {
 	case *apievents.SnapshotCommit:
 		return "snapshots", "commit " + plain(e.Key) + " as " + e.Name
 	case *apievents.SnapshotRemove:
+		if e.Key == garbage {
+			return "", ""
+		}
 		return "snapshots", "remove " + plain(e.Key)
 	case *apievents.ContentDelete:
-		return "content", "delete"
+		return "", ""
 	}
 	return "others", fmt.Sprintf("%T", value)
 }

@@ -36,16 +36,21 @@ func (f *flow) refused(doing string, err error) {
 	f.say("%s: %v", doing, err)
 }
 
-// pull fetches and unpacks the image, and looks at it.
-func (f *flow) pull() containerd.Image {
+// fetch pulls the image over plain HTTP, and unpacks it.
+func (f *flow) fetch(options ...containerd.RemoteOpt) (containerd.Image, error) {
 	resolver := docker.NewResolver(docker.ResolverOptions{
 		Hosts: docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchLocalhost)),
 	})
-	image, err := f.client.Pull(f.ctx, f.ref, containerd.WithResolver(resolver), containerd.WithPullUnpack,
-		containerd.WithPullLabel("from", "flow"))
+	options = append(options, containerd.WithResolver(resolver), containerd.WithPullUnpack)
+	return f.client.Pull(f.ctx, f.ref, options...)
+}
+
+// pull fetches and unpacks the image, and looks at it.
+func (f *flow) pull() containerd.Image {
+	image, err := f.fetch(containerd.WithPullLabel("from", "flow"))
 	must("pull", err)
 	f.say("image %s %v %s %d", image.Name(), image.Labels(), image.Target().MediaType, image.Target().Size)
-	again, err := f.client.Pull(f.ctx, f.ref, containerd.WithResolver(resolver), containerd.WithPullUnpack)
+	again, err := f.fetch()
 	must("pull again", err)
 	f.say("the same again: %v", again.Target().Digest == image.Target().Digest)
 	unpacked, err := image.IsUnpacked(f.ctx, "overlayfs")

@@ -57,6 +57,9 @@ func main() {
 	f.streams(image)
 	f.terminal(image)
 	seen.print()
+	f.runtimes(image)
+	f.others(image)
+	f.together(image)
 	f.restart(image)
 	f.clear(image)
 }

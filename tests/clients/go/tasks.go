@@ -14,8 +14,10 @@ import (
 	"github.com/containerd/containerd"
 	"github.com/containerd/containerd/cio"
 	"github.com/containerd/containerd/containers"
+	"github.com/containerd/containerd/content"
 	"github.com/containerd/containerd/images"
 	"github.com/containerd/containerd/oci"
+	"github.com/containerd/containerd/snapshots"
 	"github.com/opencontainers/image-spec/identity"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -266,11 +268,18 @@ func (f *flow) terminal(image containerd.Image) {
 	must("delete container", container.Delete(f.ctx, containerd.WithSnapshotCleanup))
 }
 
-// clear removes the image; nothing is left of it.
+// clear removes the image, with all that it alone kept, and the namespace.
 func (f *flow) clear(image containerd.Image) {
 	must("delete the image", f.client.ImageService().Delete(f.ctx, image.Name(), images.SynchronousDelete()))
 	f.refused("delete it again", f.client.ImageService().Delete(f.ctx, image.Name()))
-	left, err := f.client.ListImages(f.ctx)
-	must("list images", err)
-	f.say("images left: %d", len(left))
+	blobs, kept := 0, 0
+	must("walk the content", f.client.ContentStore().Walk(f.ctx, func(content.Info) error { blobs++; return nil }))
+	for _, snapshotter := range []string{"overlayfs", "native"} {
+		must("walk the snapshots", f.client.SnapshotService(snapshotter).Walk(f.ctx, func(context.Context, snapshots.Info) error {
+			kept++
+			return nil
+		}))
+	}
+	f.say("left: %d blobs, %d snapshots", blobs, kept)
+	must("delete the namespace", f.client.NamespaceService().Delete(f.ctx, f.namespace))
 }
