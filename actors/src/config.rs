@@ -1,6 +1,6 @@
 //! What the actor system is told when it starts. Files, flags and environment are the daemon's affair.
 
-use crate::{drivers::registry::RegistryConfig, gc::GcConfig};
+use crate::{drivers::registry::RegistryConfig, gc::GcConfig, restart::machine::Backoff};
 use std::path::PathBuf;
 
 /// The configuration of the actor system.
@@ -32,6 +32,8 @@ pub struct SystemConfig {
     pub max_concurrent_downloads: u32,
     /// The length of an unpacked layer, holes counted; a larger one is refused.
     pub layer_max_bytes: u64,
+    /// How long tasks rest before they are started again.
+    pub restart: Backoff,
 }
 
 impl SystemConfig {
@@ -59,6 +61,7 @@ impl SystemConfig {
             registry: RegistryConfig::default(),
             max_concurrent_downloads: 3,
             layer_max_bytes: Self::LAYER_MAX_BYTES,
+            restart: Backoff::DEFAULT,
             state,
         }
     }

@@ -101,6 +101,10 @@ tree! {
     tasks: crate::tasks::Tasks;
     /// Removes what nothing keeps.
     gc: crate::gc::Gc;
+    /// Restart policies, each an actor.
+    restarts: crate::restarts::Restarts;
+    /// Health checks, each an actor.
+    healths: crate::healths::Healths;
 }
 
 /// Why the system could not run, or could not go on.

@@ -4,7 +4,8 @@
 //! client and the tests are all made from the same rows.
 
 use crate::{
-    Descriptor, Mount, container, content, event, gc, image, lease, namespace, snapshot, supervision, system, task,
+    Descriptor, Mount, container, content, event, gc, health, image, lease, namespace, restart, snapshot, supervision,
+    system, task,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -126,6 +127,10 @@ macro_rules! for_each_call {
             "tasks.metrics"       Query   Unary       task::GetMetrics               => Vec<task::TaskMetrics>, ();
             "tasks.wait"          Query   Unary       task::WaitTask                 => task::Exit, ();
 
+            "restarts.get"        Query   Unary       restart::GetRestart            => Option<restart::RestartRecord>, ();
+            "health.get"          Query   Unary       health::GetHealth              => Option<health::HealthRecord>, ();
+            "health.list"         Query   Unary       health::ListHealth             => Vec<health::HealthRecord>, ();
+
             "leases.create"       Command Unary       lease::CreateLease             => lease::Lease, ();
             "leases.delete"       Command Unary       lease::DeleteLease             => (), ();
             "leases.list"         Query   Unary       lease::ListLeases              => Vec<lease::Lease>, ();
@@ -141,6 +146,7 @@ macro_rules! for_each_call {
 
             "system.info"         Query   Unary       system::GetDaemonInfo          => system::DaemonInfo, ();
             "system.plugins"      Query   Unary       system::ListPlugins            => Vec<system::PluginInfo>, ();
+            "system.backup"       Query   Items       system::BackupMetadata         => (), Vec<u8>;
             "supervision.tree"    Query   Unary       supervision::GetSupervisionTree => Vec<supervision::ChildReport>, ();
         }
     };

@@ -7,6 +7,7 @@ use crate::{
     Any, ContainerId, Descriptor, Digest, ExecId, ImageName, Labels, LeaseId, Mount, Namespace, SnapshotKey,
     SnapshotterName, Timestamp,
     container::Runtime,
+    health::HealthStatus,
     task::{Exit, Stdio},
 };
 use serde::{Deserialize, Serialize};
@@ -249,6 +250,35 @@ pub enum Event {
         /// What it names.
         target: Descriptor,
     },
+    /// A task that ended will be started again.
+    RestartScheduled {
+        /// Whose.
+        container_id: ContainerId,
+        /// Which restart since its last good run it is.
+        restarts: u32,
+        /// When, at the earliest.
+        due_at: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// A task that ended, or was about to be started again, will not be.
+    RestartGivenUp {
+        /// Whose.
+        container_id: ContainerId,
+        /// How many restarts there were since its last good run.
+        restarts: u32,
+        /// Why.
+        reason: String,
+    },
+    /// A task's health is another one.
+    HealthChanged {
+        /// Whose.
+        container_id: ContainerId,
+        /// How it is now.
+        status: HealthStatus,
+        /// How many probes in a row have failed.
+        failing: u32,
+    },
 }
 
 impl Event {
@@ -285,6 +315,9 @@ impl Event {
             Self::LeaseDeleted { .. } => "/wharf/leases/delete",
             Self::ChildRestarted { .. } => "/wharf/supervision/restart",
             Self::Published { topic, .. } => topic,
+            Self::RestartScheduled { .. } => "/wharf/restarts/scheduled",
+            Self::RestartGivenUp { .. } => "/wharf/restarts/given-up",
+            Self::HealthChanged { .. } => "/wharf/health/change",
         }
     }
 }

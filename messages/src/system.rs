@@ -26,6 +26,10 @@ pub struct DaemonInfo {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GetDaemonInfo {}
 
+/// Copies all the daemon knows, as it is at one moment: its database, as a file. Items: its bytes, in order.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BackupMetadata {}
+
 /// A part of the daemon that clients look for, as containerd's introspection names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginInfo {

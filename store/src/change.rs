@@ -11,9 +11,11 @@ use wharf_messages::{
     container::{Container, UpdateContainer},
     content::{ContentInfo, UpdateContent},
     event::{Event, EventRecord, Seq},
+    health::HealthRecord,
     image::{CreateImage, Image, UpdateImage},
     lease::{AddLeaseResource, CreateLease, DeleteLeaseResource, Lease},
     namespace::{CreateNamespace, NamespaceRecord, UpdateNamespace},
+    restart::RestartRecord,
     snapshot::{SnapshotKind, Usage},
 };
 
@@ -128,6 +130,16 @@ pub enum Change {
     PutTask(TaskRow),
     /// Refused with `NotFound`. Answers [`Outcome::Task`], as it was.
     DeleteTask(ContainerId),
+
+    /// Writes how far a restart has come. Refused with `NotFound` for the container.
+    PutRestart(RestartRecord),
+    /// The same, with the number of restarts in the container's label: the intent to start its task. Refused with
+    /// `NotFound`, `FailedPrecondition` if its labels do not wish that it runs, or say that a user has stopped it.
+    BeginRestart(RestartRecord),
+    /// Forgets a restart. None is fine.
+    DeleteRestart(ContainerId),
+    /// Writes how a task fares. Refused with `NotFound` for the task.
+    PutHealth(HealthRecord),
 
     /// Refused with `AlreadyExists` for the key or the target of the label `containerd.io/snapshot.ref`, `NotFound`
     /// for the parent, `InvalidArgument` for one that is not committed. Answers [`Outcome::Snapshot`].

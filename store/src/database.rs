@@ -12,12 +12,13 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
 };
 
 /// What the file is called until it is whole.
-const UNFINISHED_FILE: &str = "wharf.redb.new";
+pub(crate) const UNFINISHED_FILE: &str = "wharf.redb.new";
 
 /// The database as it is open now; replaced as a whole by a reopening.
 #[derive(Debug, Clone)]
@@ -46,7 +47,7 @@ pub(crate) fn open_file(root: &Path, options: Options) -> Result<File, OpenError
     open_options().open(&path).map_err(|e| fail("open database", e))
 }
 
-fn open_options() -> OpenOptions {
+pub(crate) fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
     options
@@ -93,6 +94,17 @@ pub(crate) fn identify(handle: &Handle, path: &Path) -> Result<String, OpenError
     uuid.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| damaged("it has no id"))
 }
 
+/// Makes the tables that an older daemon did not have.
+pub(crate) fn complete(handle: &Handle) -> Result<(), redb::Error> {
+    if handle.database.begin_read()?.list_tables()?.count() > Tables::COUNT {
+        return Ok(());
+    }
+    let transaction = begin_write(&handle.database)?;
+    Tables::open(&transaction)?;
+    transaction.commit()?;
+    Ok(())
+}
+
 /// Opens what is on a disk.
 pub(crate) fn open(disk: &Arc<dyn Disk>, options: Options) -> Result<Handle, redb::Error> {
     let gate = Arc::new(Gate::default());
@@ -103,6 +115,37 @@ pub(crate) fn open(disk: &Arc<dyn Disk>, options: Options) -> Result<Handle, red
         .create_with_backend(backend)
         .inspect_err(|_| gate.close())?;
     Ok(Handle { database: Arc::new(database), gate })
+}
+
+/// Reads every page of the database against its checksum, and has the database repair what it can; answers whether it had
+/// to.
+pub(crate) fn check_pages(disk: &Arc<dyn Disk>, root: &Path) -> Result<bool, OpenError> {
+    let path = root.join(schema::DATABASE_FILE);
+    let failed = |source: redb::Error| OpenError::Database { path: path.clone(), source: Box::new(source) };
+    let damaged = |why: &str| OpenError::Damaged { path: path.clone(), why: why.to_owned() };
+    // As when it is opened: redb panics over some kinds of damage.
+    let checked = catch_unwind(AssertUnwindSafe(|| {
+        let handle = open(disk, Options::default()).map_err(failed)?;
+        let mut database = Arc::into_inner(handle.database).ok_or_else(|| damaged("it is being read"))?;
+        database.check_integrity().map(|whole| !whole).map_err(|error| failed(error.into()))
+    }));
+    checked.unwrap_or_else(|_| Err(damaged("its pages cannot be read")))
+}
+
+/// Opens what says that it is a database of ours, as a proof that it is.
+pub(crate) fn prove(disk: &Arc<dyn Disk>, path: &Path) -> Result<(), OpenError> {
+    let damaged = |why: &str| OpenError::Damaged { path: path.to_owned(), why: why.to_owned() };
+    // An empty file would become one, which is no proof.
+    if disk.len().is_ok_and(|length| length == 0) {
+        return Err(damaged("it is empty"));
+    }
+    // As when it is opened: redb panics over some kinds of damage.
+    let proven = catch_unwind(AssertUnwindSafe(|| {
+        let handle = open(disk, Options::default())
+            .map_err(|source| OpenError::Database { path: path.to_owned(), source: Box::new(source) })?;
+        identify(&handle, path).map(drop)
+    }));
+    proven.unwrap_or_else(|_| Err(damaged("it cannot be read")))
 }
 
 /// Begins a transaction that is durable when its commit returns.

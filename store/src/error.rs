@@ -25,6 +25,12 @@ pub enum OpenError {
         /// Ours.
         known: u32,
     },
+    /// It has a database, which must not be lost.
+    #[error("root {} has a database already", root.display())]
+    NotEmpty {
+        /// Which root.
+        root: PathBuf,
+    },
     /// It is not what it should be.
     #[error("{} is damaged: {why}", path.display())]
     Damaged {

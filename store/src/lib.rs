@@ -8,8 +8,10 @@
 //!
 //! **Architecture invariant:** nothing here needs privileges, knows tasks' processes or waits for anything but the disk.
 
+mod backup;
 mod blobs;
 mod change;
+mod check;
 mod database;
 mod disk;
 mod error;
@@ -22,8 +24,10 @@ mod row;
 mod schema;
 mod write;
 
+pub use backup::restore;
 pub use blobs::{Blobs, Growing, GrowingBlob, IngestFile, Placed};
 pub use change::{Change, Commit, Committed, NewSnapshot, Outcome};
+pub use check::{Checked, Problem, Remedy, Report};
 pub use error::OpenError;
 pub use gc::{Garbage, INGEST_KEPT_FOR, InUse, Marked, Swept};
 pub use open::{Options, Store, open};

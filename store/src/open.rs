@@ -98,6 +98,7 @@ fn open_rows(path: &Path, options: Options, disk: &Arc<dyn Disk>) -> Result<(Han
     let fail = |source: redb::Error| OpenError::Database { path: path.to_owned(), source: Box::new(source) };
     let handle = database::open(disk, options).map_err(fail)?;
     let uuid = database::identify(&handle, path)?;
+    database::complete(&handle).map_err(fail)?;
     let last = handle
         .database
         .begin_read()

@@ -14,9 +14,11 @@ use wharf_messages::{
     container::Container,
     content::ContentInfo,
     event::{EventRecord, Seq},
+    health::HealthRecord,
     image::Image,
     lease::{Lease, LeaseResource},
     namespace::NamespaceRecord,
+    restart::RestartRecord,
 };
 
 const DOING: &str = "read the database";
@@ -112,6 +114,30 @@ impl Reader {
     pub fn all_tasks(&self) -> Answer<Rows<TaskRow>> {
         let range = self.table(schema::TASKS)?.range::<(&str, &str)>(..).map_err(|e| refusal(DOING, e))?;
         Ok(Box::new(range.map(|row| record::decode(row.map_err(|e| refusal(DOING, e))?.1.value()))))
+    }
+
+    /// Reads how far a container's restart has come.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn restart(&self, namespace: &Namespace, id: &ContainerId) -> Answer<Option<RestartRecord>> {
+        self.get2(schema::RESTARTS, namespace, id.as_str())
+    }
+
+    /// Reads how a task fares.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn health(&self, namespace: &Namespace, id: &ContainerId) -> Answer<Option<HealthRecord>> {
+        self.get2(schema::HEALTH, namespace, id.as_str())
+    }
+
+    /// Reads how a namespace's tasks fare, by container.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn healths(&self, namespace: &Namespace) -> Answer<Rows<HealthRecord>> {
+        self.list2(schema::HEALTH, namespace)
     }
 
     /// Reads one snapshot.

@@ -6,8 +6,8 @@
 use crate::row::{IngestRow, SnapshotRow, TaskRow};
 use serde::{Serialize, de::DeserializeOwned};
 use wharf_messages::{
-    Answer, Refusal, codec, container::Container, content::ContentInfo, event::EventRecord, image::Image, lease::Lease,
-    namespace::NamespaceRecord,
+    Answer, Refusal, codec, container::Container, content::ContentInfo, event::EventRecord, health::HealthRecord,
+    image::Image, lease::Lease, namespace::NamespaceRecord, restart::RestartRecord,
 };
 
 /// A type that is stored.
@@ -58,6 +58,8 @@ records! {
     Image, "image";
     Container, "container";
     TaskRow, "task";
+    RestartRecord, "restart";
+    HealthRecord, "health";
     SnapshotRow, "snapshot";
     ContentInfo, "content";
     IngestRow, "ingest";

@@ -10,6 +10,8 @@
 //! images              namespace, name                           Image
 //! containers          namespace, id                             Container
 //! tasks               namespace, container id                   TaskRow
+//! restarts            namespace, container id                   RestartRecord       goes with the container
+//! health              namespace, container id                   HealthRecord        goes with the task
 //!
 //! snapshots           namespace, snapshotter, key               SnapshotRow
 //! snapshot_ids        snapshotter, id                           parent's id (0: none), namespace, key
@@ -55,6 +57,8 @@ pub(crate) const NAMESPACES: TableDefinition<&str, Bytes> = TableDefinition::new
 pub(crate) const IMAGES: TableDefinition<Key2, Bytes> = TableDefinition::new("images");
 pub(crate) const CONTAINERS: TableDefinition<Key2, Bytes> = TableDefinition::new("containers");
 pub(crate) const TASKS: TableDefinition<Key2, Bytes> = TableDefinition::new("tasks");
+pub(crate) const RESTARTS: TableDefinition<Key2, Bytes> = TableDefinition::new("restarts");
+pub(crate) const HEALTH: TableDefinition<Key2, Bytes> = TableDefinition::new("health");
 pub(crate) const SNAPSHOTS: TableDefinition<Key3, Bytes> = TableDefinition::new("snapshots");
 pub(crate) const SNAPSHOT_IDS: TableDefinition<(&str, u64), (u64, &str, &str)> = TableDefinition::new("snapshot_ids");
 pub(crate) const SNAPSHOT_CHILDREN: TableDefinition<(&str, u64, u64), ()> = TableDefinition::new("snapshot_children");

@@ -84,7 +84,11 @@ fn kind(change: &Change) -> (bool, bool) {
         | Change::UpdateNamespace(_)
         | Change::CreateTask(_)
         | Change::PutTask(_)
-        | Change::DeleteTask(_) => (false, false),
+        | Change::DeleteTask(_)
+        | Change::PutRestart(_)
+        | Change::BeginRestart(_)
+        | Change::DeleteRestart(_)
+        | Change::PutHealth(_) => (false, false),
         Change::CreateImage(_)
         | Change::CreateContainer(_)
         | Change::PrepareSnapshot(_)

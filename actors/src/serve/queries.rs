@@ -17,9 +17,11 @@ use wharf_messages::{
     content::{GetContent, GetIngest, IngestStatus, ListContent, ListIngests},
     descriptor::media_type,
     filter::{Fields, Filters},
+    health::{GetHealth, ListHealth},
     image::{GetImage, Image, ImageSummary, ListImages, ResolveImage, ResolvedImage, SummarizeImages},
     lease::{ListLeaseResources, ListLeases},
     namespace::{GetNamespace, ListNamespaces, NamespaceRecord},
+    restart::{GetRestart, Policy},
     snapshot::{GetSnapshotMounts, GetSnapshotUsage, ListSnapshots, StatSnapshot},
     system::{DaemonInfo, GetDaemonInfo, ListPlugins, PluginInfo},
     task::{GetMetrics, GetTask, ListTasks, TaskMetrics, TaskStatus},
@@ -126,6 +128,18 @@ to_store! {
         let rows = reader.tasks(meta.namespace()?)?.map(|row| row.map(|row| row.init.to_process(&row.container_id)));
         filtered(Box::new(rows), &call.filters)
     };
+
+    GetRestart => |call, wharf, meta, reader| {
+        let (namespace, id) = (meta.namespace()?, &call.container_id);
+        reader.container(namespace, id)?.ok_or_else(|| refuse::no_container(namespace, id))?;
+        reader.restart(namespace, id)
+    };
+    GetHealth => |call, wharf, meta, reader| {
+        let (namespace, id) = (meta.namespace()?, &call.container_id);
+        reader.container(namespace, id)?.ok_or_else(|| refuse::no_container(namespace, id))?;
+        reader.health(namespace, id)
+    };
+    ListHealth => |call, wharf, meta, reader| reader.healths(meta.namespace()?)?.collect();
 
     ListLeases => |call, wharf, meta, reader| filtered(reader.leases(meta.namespace()?)?, &call.filters);
     ListLeaseResources => |call, wharf, meta, reader| {
@@ -275,6 +289,9 @@ fn plugins(wharf: &Wharf) -> Vec<PluginInfo> {
         plugin("runtime.v2", "task", &[&host]),
     ];
     plugins.extend(SERVICES.iter().map(|id| plugin("grpc.v1", id, &[])));
+    // Clients look for a policy among these before they set it.
+    let capabilities = Policy::NAMES.map(str::to_owned).to_vec();
+    plugins.push(PluginInfo { capabilities, ..plugin("internal.v1", "restart", &[]) });
     plugins.extend(wharf.drivers.snapshotters.names().map(|name| plugin("snapshotter.v1", name.as_str(), &[&host])));
     plugins
 }

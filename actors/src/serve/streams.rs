@@ -20,6 +20,7 @@ use wharf_messages::{
     Answer, ImageName, Meta, Refusal,
     content::{READ_CHUNK_MAX_BYTES, ReadContent, WriteContent, Written},
     image::{Image, Progress, PullImage},
+    system::BackupMetadata,
 };
 use wharf_store::refuse;
 
@@ -111,6 +112,24 @@ impl Serve for ReadContent {
                 io.items.blocking_send(chunk).map_err(|_| client_gone())?;
             }
             Ok(())
+        })
+        .await
+    }
+}
+
+impl Serve for BackupMetadata {
+    async fn serve(self, wharf: Wharf, _: Meta, io: CallIo<Vec<u8>>) -> Answer<()> {
+        blocking("system.backup", move || {
+            let mut file = wharf.store.backup()?;
+            loop {
+                let mut chunk = vec![0; READ_CHUNK_MAX_BYTES];
+                let read = file.read(&mut chunk).map_err(|e| Refusal::io("read the backup", &e))?;
+                if read == 0 {
+                    return Ok(());
+                }
+                chunk.truncate(read);
+                io.items.blocking_send(chunk).map_err(|_| client_gone())?;
+            }
         })
         .await
     }

@@ -4,7 +4,8 @@
 //! - States: see [`machine`]. While the actor starts it finds its shim again, and reads no message until it has.
 //! - Handles `tasks.*` of one container -> reply | refusal -> `Task*` events.
 //! - Jobs: create (launch the shim, make the first process), start, exec, delete, kill and the other words to the
-//!   shim: each has the shim driver's time limit; one watcher a process that lives, without limit.
+//!   shim: each has the shim driver's time limit; one watcher a process that lives, without limit; a probe, for as long as
+//!   whoever asks for it says.
 //! - A restart reads the task's row and asks the shim for each process's state. What happened meanwhile is told as late.
 //!   A shim that is gone is cleaned up after, and its processes ended as its records say.
 //!
@@ -22,6 +23,7 @@ mod create;
 mod delete;
 mod exits;
 pub mod machine;
+mod probe;
 mod recover;
 
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
 };
 pub use exits::OomReported;
 use machine::{Machine, Phase, ProcessId, Step};
+pub use probe::{Probe, Probed};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,

@@ -13,9 +13,13 @@ use crate::{
         snapshotter::{Native, Overlayfs, Snapshotter},
     },
     gc::{Gc, GcConfig, GcDeps},
+    health::HealthDeps,
+    healths::Healths,
     image::{ImageDeps, flights::Flights},
     images::Images,
     namespaces::Namespaces,
+    restart::RestartDeps,
+    restarts::Restarts,
     root::{Actors, Fixed},
     runtime::Pool,
     serve::{CallIo, Serve},
@@ -113,8 +117,23 @@ impl<'w> Whole<'w> {
             config: gc,
         };
         let gc = world.start(<Gc as Fixed>::SPEC, Gc::new(deps)).await;
+        let deps = RestartDeps {
+            store: store.clone(),
+            journal: journal.clone(),
+            tasks: tasks.clone(),
+            clock: world.clock.clone(),
+            backoff: world.config.restart,
+        };
+        let restarts = world.start(<Restarts as Fixed>::SPEC, Restarts::new(Arc::new(deps), world.bus.clone())).await;
+        let deps = HealthDeps {
+            store: store.clone(),
+            journal: journal.clone(),
+            tasks: tasks.clone(),
+            clock: world.clock.clone(),
+        };
+        let healths = world.start(<Healths as Fixed>::SPEC, Healths::new(Arc::new(deps), world.bus.clone())).await;
         let wharf = Wharf::new(System {
-            actors: Actors { namespaces, content, snapshots, images, containers, tasks, gc },
+            actors: Actors { namespaces, content, snapshots, images, containers, tasks, gc, restarts, healths },
             bus: world.bus.clone(),
             clock: world.clock.clone(),
             config: world.config.clone(),

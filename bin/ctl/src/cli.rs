@@ -1,7 +1,8 @@
 //! The tree of commands and the flags that come before them. Each noun's own flags are in `commands/NOUN.rs`.
 
 use crate::commands::{
-    containers, content, events, images, leases, namespaces, oci, plugins, run, snapshots, supervision, tasks, version,
+    backup, containers, content, doctor, events, images, leases, namespaces, oci, plugins, run, snapshots, supervision,
+    tasks, version,
 };
 use crate::output::time::parse_duration;
 use clap::{Args, Parser, Subcommand};
@@ -121,6 +122,10 @@ pub enum Command {
     /// Show the daemon's supervision tree
     #[command(subcommand)]
     Supervision(supervision::Supervision),
+    /// Look whether this host can run containers, and say what to do if not
+    Doctor(doctor::Doctor),
+    /// Write a copy of what the daemon knows to a file; wharfd restore puts it back
+    Backup(backup::Backup),
 }
 
 #[cfg(test)]
@@ -209,6 +214,8 @@ mod tests {
             (&["tasks"], &["metrics", "metric"], "--format json x", "Tasks(Metrics("),
             (&["oci"], &["spec"], "", "Oci(Spec"),
             (&["supervision"], &["tree"], "", "Supervision(Tree"),
+            (&["backup"], &[""], "-", "Backup(Backup"),
+            (&["doctor"], &[""], "--root /srv", "Doctor(Doctor"),
         ];
         for (nouns, verbs, rest, expected) in tree {
             for (noun, verb) in nouns.iter().flat_map(|noun| verbs.iter().map(move |verb| (noun, verb))) {

@@ -97,6 +97,19 @@ pub fn payload(event: &Event) -> String {
         Event::ChildRestarted { path, reason, restarts } => {
             object.string("path", path).string_if("reason", reason).number_if("restarts", u64::from(*restarts))
         }
+        Event::RestartScheduled { container_id, restarts, due_at, reason } => object
+            .string("container_id", container_id.as_str())
+            .number_if("restarts", u64::from(*restarts))
+            .string("due_at", &rfc3339_nano(*due_at))
+            .string_if("reason", reason),
+        Event::RestartGivenUp { container_id, restarts, reason } => object
+            .string("container_id", container_id.as_str())
+            .number_if("restarts", u64::from(*restarts))
+            .string_if("reason", reason),
+        Event::HealthChanged { container_id, status, failing } => object
+            .string("container_id", container_id.as_str())
+            .string("status", status.as_str())
+            .number_if("failing", u64::from(*failing)),
         Event::Published { payload, .. } => return any(payload),
     }
     .finish()

@@ -9,6 +9,7 @@ mod argv;
 mod cli;
 mod commands;
 mod context;
+mod doctor;
 mod event_view;
 mod failure;
 mod labels;

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use wharf_actors::{config::SystemConfig, drivers::registry::RegistryConfig, gc::GcConfig};
+use wharf_actors::{config::SystemConfig, drivers::registry::RegistryConfig, gc::GcConfig, restart::machine::Backoff};
 use wharf_messages::{Answer, Refusal, SnapshotterName};
 
 /// Where the file is looked for unless it is named.
@@ -44,6 +44,8 @@ pub struct Config {
     pub registry: Registry,
     /// How containers are run.
     pub runtime: Runtime,
+    /// How tasks are started again.
+    pub restart: Restart,
     /// The log of events.
     pub events: Events,
     /// Garbage collection.
@@ -124,6 +126,21 @@ pub struct Runtime {
     pub shim: Option<PathBuf>,
 }
 
+/// How tasks are started again that have a restart policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Restart {
+    /// The rest before the first restart; each further one in a row rests twice as long.
+    pub backoff_first_ms: u64,
+    /// The longest rest.
+    pub backoff_max_ms: u64,
+    /// A task that ran for so long ran well: the next restart is a first one again.
+    pub good_run_ms: u64,
+    /// How long a client that deletes a task or changes a policy has for what it wants to do next, before the policy is
+    /// followed.
+    pub client_grace_ms: u64,
+}
+
 /// The log of events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -174,6 +191,7 @@ impl Default for Config {
             log: Log::default(),
             registry: Registry::default(),
             runtime: Runtime::default(),
+            restart: Restart::default(),
             events: Events::default(),
             gc: Gc::default(),
             limits: Limits::default(),
@@ -193,6 +211,19 @@ impl Default for Registry {
         // What is configured for containerd and Docker holds here too.
         let hosts_dirs = [vec![own], RegistryConfig::default().hosts_dirs].concat();
         Self { hosts_dirs, docker_config: None, max_concurrent_downloads: 3 }
+    }
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        let Backoff { first, max, good_run, grace } = Backoff::DEFAULT;
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            backoff_first_ms: ms(first),
+            backoff_max_ms: ms(max),
+            good_run_ms: ms(good_run),
+            client_grace_ms: ms(grace),
+        }
     }
 }
 
@@ -306,6 +337,9 @@ impl Config {
         if self.limits.connections_max == 0 || self.limits.calls_per_connection_max == 0 {
             return bad("limits.connections_max and limits.calls_per_connection_max must be above 0".to_owned());
         }
+        if self.restart.backoff_first_ms == 0 || self.restart.backoff_max_ms < self.restart.backoff_first_ms {
+            return bad("restart.backoff_first_ms must be above 0 and not above restart.backoff_max_ms".to_owned());
+        }
         if self.events.max == 0 {
             return bad("events.max must be above 0".to_owned());
         }
@@ -346,6 +380,12 @@ impl Config {
             startup_delay: Duration::from_millis(self.gc.startup_delay_ms),
         };
         system.layer_max_bytes = self.limits.layer_max_bytes;
+        system.restart = Backoff {
+            first: Duration::from_millis(self.restart.backoff_first_ms),
+            max: Duration::from_millis(self.restart.backoff_max_ms),
+            good_run: Duration::from_millis(self.restart.good_run_ms),
+            grace: Duration::from_millis(self.restart.client_grace_ms),
+        };
         system.max_concurrent_downloads = self.registry.max_concurrent_downloads;
         system.registry.hosts_dirs = self.registry.hosts_dirs.clone();
         if let Some(path) = &self.registry.docker_config {
@@ -413,6 +453,8 @@ mod tests {
             ("[registry]\nmax_concurrent_downloads = 65", "from 1 to 64"),
             ("[limits]\nconnections_max = 0", "above 0"),
             ("[gc]\npause_threshold = 0.6", "from 0 to 0.5"),
+            ("[restart]\nbackoff_first_ms = 0", "backoff_first_ms"),
+            ("[restart]\nbackoff_max_ms = 10", "backoff_max_ms"),
         ] {
             let refusal = Config::parse(text).unwrap().check().unwrap_err();
             assert!(refusal.detail.contains(word), "{refusal}");

@@ -5,6 +5,7 @@ mod daemon;
 mod frontends;
 mod logging;
 mod notify;
+mod offline;
 mod process;
 mod publish;
 mod signals;
@@ -68,6 +69,28 @@ enum Command {
         #[arg(long, value_name = "NAMESPACE")]
         namespace: String,
     },
+    /// Looks whether the root is whole, while no daemon has it
+    Check(Depth),
+    /// Mends what can be mended of the root, and says what was done
+    Repair(Depth),
+    /// Puts a copy that `wharf backup` has made in the place of the root's database
+    Restore {
+        /// Even if the root has a database, which is kept beside it as wharf.redb.old. What containers were made since
+        /// the copy are forgotten, and their files are deleted at the next start
+        #[arg(long)]
+        force: bool,
+        /// The copy
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// How closely to look.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Depth {
+    /// Read every blob, every committed snapshot and every page of the database
+    #[arg(long)]
+    deep: bool,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -98,6 +121,9 @@ fn run(arguments: Arguments) -> Answer<()> {
         Some(Command::Publish { topic, namespace }) => {
             publish::run(&configuration(arguments.overrides)?.address, topic, &namespace)
         }
+        Some(Command::Check(Depth { deep })) => offline::check(&configuration(arguments.overrides)?, deep),
+        Some(Command::Repair(Depth { deep })) => offline::repair(&configuration(arguments.overrides)?, deep),
+        Some(Command::Restore { force, file }) => offline::restore(&configuration(arguments.overrides)?, &file, force),
         None => daemon::run(&configuration(arguments.overrides)?),
     }
 }

@@ -253,6 +253,17 @@ impl Fields for Event {
                 "restarts" => number(*restarts),
                 _ => None,
             },
+            Self::RestartScheduled { container_id, restarts, reason, .. }
+            | Self::RestartGivenUp { container_id, restarts, reason } => match name {
+                "restarts" => number(*restarts),
+                "reason" => text(reason),
+                _ => task(container_id, None, None, name),
+            },
+            Self::HealthChanged { container_id, status, failing } => match name {
+                "status" => always(status.as_str()),
+                "failing" => number(*failing),
+                _ => task(container_id, None, None, name),
+            },
             // Its payload is nobody's business here.
             Self::Published { .. } => None,
         }

@@ -5,7 +5,7 @@ use wharf_messages::{Answer, Digest, id::DigestAlgorithm};
 
 /// The state of a blob's hash.
 #[derive(Clone)]
-pub(super) enum Hasher {
+pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha512(Sha512),
 }

@@ -16,6 +16,7 @@ mod hash;
 mod ingest;
 
 pub use growing::{Growing, GrowingBlob};
+pub(crate) use hash::Hasher;
 pub use ingest::IngestFile;
 
 use crate::{
@@ -131,7 +132,7 @@ impl Blobs {
         let mut bytes = Vec::with_capacity(usize::try_from(size_bytes).unwrap_or_default());
         io::Read::read_to_end(&mut io::Read::take(file, max_bytes), &mut bytes)
             .map_err(|e| Refusal::io(format_args!("read content {digest}"), &e))?;
-        let mut hasher = hash::Hasher::new(digest.algorithm());
+        let mut hasher = Hasher::new(digest.algorithm());
         hasher.update(&bytes);
         if hasher.digest()? == *digest {
             Ok(bytes)
@@ -296,6 +297,11 @@ impl Blobs {
 
     fn folder(&self, algorithm: DigestAlgorithm) -> PathBuf {
         self.0.blobs.join(algorithm.as_str())
+    }
+
+    /// Where an ingest's folder is, or would be.
+    pub(crate) fn ingest_path(&self, id: &FileId) -> PathBuf {
+        self.ingest_folder(id)
     }
 
     fn ingest_folder(&self, id: &FileId) -> PathBuf {

@@ -12,9 +12,11 @@ use wharf_messages::{
     container::Container,
     content::ContentInfo,
     event::{Event, EventRecord, Seq},
+    health::HealthRecord,
     image::Image,
     lease::Lease,
     namespace::NamespaceRecord,
+    restart::RestartRecord,
     snapshot::SnapshotKind,
 };
 
@@ -26,7 +28,18 @@ pub fn dump(reader: &Reader) -> Vec<String> {
             lines.push(format!("{} {key} {value}", stringify!($table)));
         });)*};
     }
-    tables!(EVENTS, NAMESPACES, IMAGES, CONTAINERS, TASKS, SNAPSHOTS, SNAPSHOT_IDS, SNAPSHOT_CHILDREN);
+    tables!(
+        EVENTS,
+        NAMESPACES,
+        IMAGES,
+        CONTAINERS,
+        TASKS,
+        RESTARTS,
+        HEALTH,
+        SNAPSHOTS,
+        SNAPSHOT_IDS,
+        SNAPSHOT_CHILDREN
+    );
     tables!(CONTENT, BLOBS, INGESTS, LEASES, LEASE_RESOURCES, RESOURCE_LEASES);
     lines
 }
@@ -112,12 +125,25 @@ fn indexes(reader: &Reader) {
         assert_eq!(container.id.as_str(), key.1);
         owned(key)
     });
-    for task in collect(reader, schema::TASKS, |key, value| {
+    let tasks = collect(reader, schema::TASKS, |key, value| {
         let row: TaskRow = record::decode(value).unwrap();
         assert_eq!((row.namespace.as_str(), row.container_id.as_str()), key);
         owned(key)
+    });
+    for task in &tasks {
+        assert!(containers.contains(task), "{task:?} has no container");
+    }
+    for restart in collect(reader, schema::RESTARTS, |key, value| {
+        assert_eq!(record::decode::<RestartRecord>(value).unwrap().container_id.as_str(), key.1);
+        owned(key)
     }) {
-        assert!(containers.contains(&task), "{task:?} has no container");
+        assert!(containers.contains(&restart), "{restart:?} has no container");
+    }
+    for health in collect(reader, schema::HEALTH, |key, value| {
+        assert_eq!(record::decode::<HealthRecord>(value).unwrap().container_id.as_str(), key.1);
+        owned(key)
+    }) {
+        assert!(tasks.contains(&health), "{health:?} has no task");
     }
 
     let leases = collect(reader, schema::LEASES, |key, value| {

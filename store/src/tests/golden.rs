@@ -16,6 +16,7 @@ use wharf_messages::{
     container::Runtime,
     content::ContentInfo,
     event::{Event, EventRecord, Seq},
+    health::HealthStatus,
     image::Image,
     lease::Lease,
     namespace::NamespaceRecord,
@@ -120,6 +121,23 @@ fn events() -> Vec<(&'static str, Event)> {
         ),
         ("published", Event::Published { topic: "/orders/create".into(), payload: Any::new("orders.Create", "\u{1}") }),
         ("image-pulled", Event::ImagePulled { name: image_name, target: target() }),
+        (
+            "restart-scheduled",
+            Event::RestartScheduled {
+                container_id: container_id("web"),
+                restarts: 300,
+                due_at: Timestamp(1 << 60),
+                reason: "it ended with 1".into(),
+            },
+        ),
+        (
+            "restart-given-up",
+            Event::RestartGivenUp { container_id: container_id("web"), restarts: 3, reason: "a user".into() },
+        ),
+        (
+            "health-changed",
+            Event::HealthChanged { container_id: container_id("web"), status: HealthStatus::Unhealthy, failing: 3 },
+        ),
     ]
 }
 
@@ -216,6 +234,8 @@ fn stored_records_are_read_and_written_as_ever() {
     missing.extend(check(&mut golden, "ingest", &ingest()));
     let lease = Lease { id: lease_id("l"), created_at: Timestamp(1), labels: labels(&[("k", "v")]) };
     missing.extend(check(&mut golden, "lease", &lease));
+    missing.extend(check(&mut golden, "restart", &restart()));
+    missing.extend(check(&mut golden, "health", &health(HealthStatus::Healthy)));
     assert!(missing.is_empty(), "golden.txt lacks these lines:\n{}", missing.join("\n"));
     assert!(golden.is_empty(), "nothing writes these lines of golden.txt: {:?}", golden.keys());
 }

@@ -1,9 +1,11 @@
 //! Tests of the store as its users see it.
 
 mod audit;
+mod backup;
 mod batches;
 mod blobs;
 mod changes;
+mod check;
 mod collect;
 mod crash;
 mod damage;

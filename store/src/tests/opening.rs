@@ -37,6 +37,21 @@ fn a_second_daemon_is_told_who_has_the_root() {
     open(folder.path(), Options::default()).unwrap();
 }
 
+#[test]
+fn a_root_of_an_older_daemon_gets_the_tables_that_came_later() {
+    let World { store, writer, folder, .. } = World::new();
+    drop((store, writer));
+    let database = redb::Database::open(folder.path().join(DATABASE_FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    assert!(transaction.delete_table(schema::RESTARTS).unwrap());
+    assert!(transaction.delete_table(schema::HEALTH).unwrap());
+    transaction.commit().unwrap();
+    drop(database);
+    let (store, _writer) = open(folder.path(), Options::default()).unwrap();
+    assert_eq!(store.read().unwrap().restart(&ns(), &container_id("web")).unwrap(), None);
+    assert_eq!(store.read().unwrap().healths(&ns()).unwrap().count(), 0);
+}
+
 /// Writes into `meta` behind the store's back.
 fn tamper(world: World, rows: &[(&str, Option<&[u8]>)]) -> Result<(), OpenError> {
     let World { store, writer, folder, .. } = world;

@@ -17,7 +17,9 @@ use wharf_messages::{
     Answer, Any, ContainerId, Descriptor, Digest, ImageName, Labels, LeaseId, Namespace, SnapshotKey, SnapshotterName,
     Timestamp,
     container::{Container, Runtime},
+    health::{HealthRecord, HealthStatus},
     image::CreateImage,
+    restart::{RestartPhase, RestartRecord},
     snapshot::SnapshotKind,
     task::{Stdio, TaskStatus},
 };
@@ -206,5 +208,28 @@ pub fn active(name: &str, parent: Option<&str>, id: u64) -> NewSnapshot {
         kind: SnapshotKind::Active,
         id,
         labels: Labels::new(),
+    }
+}
+
+/// The second restart of `web`, which is due.
+pub fn restart() -> RestartRecord {
+    RestartRecord {
+        container_id: container_id("web"),
+        phase: RestartPhase::Waiting,
+        restarts: 2,
+        due_at: Timestamp(8),
+        since: Timestamp(7),
+        reason: "it ended with 1".to_owned(),
+    }
+}
+
+/// How the task of `web` fares.
+pub fn health(status: HealthStatus) -> HealthRecord {
+    HealthRecord {
+        container_id: container_id("web"),
+        status,
+        failing: 1,
+        since: Timestamp(5),
+        last_failure: "it ended with 1".to_owned(),
     }
 }

@@ -75,6 +75,11 @@ impl<'t, 'w> Batch<'t, 'w> {
         self.wrote
     }
 
+    /// Says that something was written past the undo.
+    pub fn touch(&mut self) {
+        self.wrote = true;
+    }
+
     pub fn run(&mut self, commits: Vec<Commit>, now: Timestamp) -> Result<Vec<Answer<Committed>>, redb::Error> {
         commits.iter().map(|commit| self.one(commit, now)).collect()
     }
@@ -173,6 +178,10 @@ impl<'b, 't, 'w> Scope<'b, 't, 'w> {
             Change::CreateTask(row) => self.create_task(ns, row),
             Change::PutTask(row) => self.put_task(ns, row),
             Change::DeleteTask(id) => self.delete_task(ns, id),
+            Change::PutRestart(record) => self.put_restart(ns, record),
+            Change::BeginRestart(record) => self.begin_restart(ns, record),
+            Change::DeleteRestart(id) => self.delete_restart(ns, id),
+            Change::PutHealth(record) => self.put_health(ns, record),
             Change::PrepareSnapshot(new) => self.prepare_snapshot(ns, new),
             Change::CommitSnapshot { snapshotter, key, name, parent, labels, usage } => {
                 self.commit_snapshot(ns, snapshotter, key, name, parent.as_ref(), labels, *usage)

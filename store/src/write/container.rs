@@ -89,6 +89,7 @@ impl Scope<'_, '_, '_> {
             return Err(Refusal::failed_precondition(why).into());
         }
         self.remove(|t| &mut t.containers, key)?;
+        self.remove(|t| &mut t.restarts, key)?;
         self.tell(Event::ContainerDeleted { id: id.clone() });
         Ok(Outcome::Container(container))
     }

@@ -13,6 +13,8 @@ mod content;
 mod image;
 mod lease;
 mod namespace;
+mod reindex;
+mod restart;
 mod snapshot;
 mod sweep;
 mod tables;
@@ -78,6 +80,15 @@ impl Writer {
     pub fn trim(&mut self, before: Seq) -> Answer<u64> {
         self.usable()?;
         self.transact(|batch| batch.trim(before))
+    }
+
+    /// Writes the indexes anew from the rows that they speak of.
+    ///
+    /// # Errors
+    /// An operating error of the disk.
+    pub(crate) fn reindex(&mut self) -> Answer<()> {
+        self.usable()?;
+        self.transact(|batch| batch.reindex())
     }
 
     /// Whether an error of the disk makes [`Writer::reopen`] necessary, and which.

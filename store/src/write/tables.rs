@@ -1,7 +1,7 @@
 //! The tables of a write transaction, and how a change of one is taken back.
 
 use crate::schema::{self, Bytes, Key2, Key3, Key4};
-use redb::{Key, ReadableTable, StorageError, Table, Value, WriteTransaction};
+use redb::{Key, ReadTransaction, ReadableTable, StorageError, Table, Value, WriteTransaction};
 
 macro_rules! tables {
     ($($name:ident: $key:ty => $value:ty = $definition:ident;)*) => {
@@ -11,6 +11,28 @@ macro_rules! tables {
         }
 
         impl<'t> Tables<'t> {
+            /// Copies all rows, those of `meta` too, into a database that has none.
+            pub fn copy(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), redb::Error> {
+                let rows = from.open_table(schema::META)?;
+                let mut copies = to.open_table(schema::META)?;
+                for row in rows.iter()? {
+                    let (key, value) = row?;
+                    copies.insert(key.value(), value.value())?;
+                }
+                $({
+                    let rows = from.open_table(schema::$definition)?;
+                    let mut copies = to.open_table(schema::$definition)?;
+                    for row in rows.iter()? {
+                        let (key, value) = row?;
+                        copies.insert(key.value(), value.value())?;
+                    }
+                })*
+                Ok(())
+            }
+
+            /// How many there are; `meta` is not among them.
+            pub const COUNT: usize = [$(stringify!($name)),*].len();
+
             /// Opens all, making those that are not there.
             pub fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::Error> {
                 Ok(Self { $($name: transaction.open_table(schema::$definition)?,)* })
@@ -25,6 +47,8 @@ tables! {
     images: Key2 => Bytes = IMAGES;
     containers: Key2 => Bytes = CONTAINERS;
     tasks: Key2 => Bytes = TASKS;
+    restarts: Key2 => Bytes = RESTARTS;
+    health: Key2 => Bytes = HEALTH;
     snapshots: Key3 => Bytes = SNAPSHOTS;
     snapshot_ids: (&'static str, u64) => (u64, &'static str, &'static str) = SNAPSHOT_IDS;
     snapshot_children: (&'static str, u64, u64) => () = SNAPSHOT_CHILDREN;

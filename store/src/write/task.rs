@@ -25,6 +25,7 @@ impl Scope<'_, '_, '_> {
     pub fn delete_task(&mut self, ns: &Namespace, id: &ContainerId) -> Done {
         let row = self.task(ns, id)?.ok_or_else(|| refuse::no_task(id))?;
         self.remove(|t| &mut t.tasks, (ns.as_str(), id.as_str()))?;
+        self.remove(|t| &mut t.health, (ns.as_str(), id.as_str()))?;
         Ok(Outcome::Task(row))
     }
 

@@ -122,6 +122,12 @@ impl FakeShims {
         bundle.end(exec, code, false);
     }
 
+    /// As [`Self::exit`], of the first process and at a time of the test's choice.
+    pub(crate) fn exit_at(&self, task: &TaskId, code: u32, at: Timestamp) {
+        let mut state = self.state();
+        state.bundles.get_mut(task).expect("the task has a bundle").end_at(None, code, false, at);
+    }
+
     /// As [`Self::exit`], by the kernel's OOM killer: only the record knows.
     pub(crate) fn oom_kill(&self, task: &TaskId) {
         self.state().bundles.get_mut(task).expect("the task has a bundle").end(None, EXIT_KILLED, true);
@@ -204,6 +210,10 @@ impl Default for Bundle {
 
 impl Bundle {
     fn end(&mut self, exec: Option<&ExecId>, code: u32, oom: bool) {
+        self.end_at(exec, code, oom, ENDED);
+    }
+
+    fn end_at(&mut self, exec: Option<&ExecId>, code: u32, oom: bool, at: Timestamp) {
         let id = exec.cloned();
         let process = self.processes.get_mut(&id).expect("the shim has the process");
         let was = std::mem::replace(&mut process.status, TaskStatus::Stopped);
@@ -213,12 +223,12 @@ impl Bundle {
                 version: 1,
                 pid: process.pid,
                 status: code,
-                exited_at_ns: ENDED.0,
+                exited_at_ns: at.0,
                 oom_killed: oom,
                 started: was != TaskStatus::Created,
             },
         );
-        process.end.send_replace(Some((code, ENDED)));
+        process.end.send_replace(Some((code, at)));
     }
 
     fn process(&mut self, exec: Option<&ExecId>) -> Answer<&mut Process> {
@@ -333,6 +343,9 @@ impl FakeShim {
     /// Adds a process.
     async fn add(&self, verb: &str, exec: Option<&ExecId>, stdio: Stdio) -> Answer<u32> {
         self.say(verb, exec, |bundle, pids| {
+            if bundle.processes.contains_key(&exec.cloned()) {
+                return Err(Refusal::already_exists("process of the shim"));
+            }
             *pids += 1;
             // An added process has no pid before it starts.
             let pid = if exec.is_none() { FIRST_PID + *pids } else { 0 };

@@ -35,6 +35,9 @@ pub struct ImageConfig {
     /// Labels.
     #[serde(deserialize_with = "null_is_default")]
     pub labels: BTreeMap<String, String>,
+    /// How to see whether it is well, in Docker's form; null for none. Read by whoever wants it: one that is malformed
+    /// keeps nobody from running the image.
+    pub healthcheck: serde_json::Value,
 }
 
 impl ImageConfig {

@@ -1,9 +1,9 @@
 //! `containers`: what tasks are made from.
 
 use crate::{
-    commands::create::ContainerFlags,
+    commands::{create::ContainerFlags, policy::Plan},
     context::{Context, parse},
-    failure::{Failure, Outcome, Several},
+    failure::{Failure, Outcome, Several, program},
     labels,
     output::{
         self,
@@ -18,6 +18,8 @@ use wharf_client::Client;
 use wharf_messages::{
     Answer, Any, ContainerId, RefusalKind,
     container::{Container, DeleteContainer, ListContainers, UpdateContainer},
+    health::{GetHealth, HEALTHCHECK_LABEL, HealthRecord},
+    restart::{GetRestart, RestartRecord, STATUS_LABEL},
     task::{DeleteTask, GetTask, TaskStatus},
 };
 
@@ -91,7 +93,8 @@ impl Containers {
         match self {
             Self::Create(flags) => {
                 let what = flags.what()?;
-                flags.create(&what, context, &context.client().await?).await?;
+                let plan = Plan { started: false, log_uri: None };
+                flags.create(&what, plan, context, &context.client().await?).await?;
                 Ok(())
             }
             Self::Delete(delete) => delete.run(context).await,
@@ -137,8 +140,11 @@ impl Info {
     async fn run(self, context: &Context) -> Outcome {
         let client = context.client().await?;
         let container = context.container(&client, &parse(&self.container)?).await?;
-        let text = if self.spec { spec_json(&container)? } else { info_json(&container)? };
-        Ok(output::line(text)?)
+        if self.spec {
+            return Ok(output::line(spec_json(&container)?)?);
+        }
+        let state = if program() == "ctr" { State::default() } else { State::of(&client, &container).await? };
+        Ok(output::line(info_json(&container, &state)?)?)
     }
 }
 
@@ -149,8 +155,49 @@ fn spec_json(container: &Container) -> Answer<String> {
     }
 }
 
-/// The record as Go's encoder writes containerd's structure: its field names are the JSON's.
-fn info_json(container: &Container) -> Answer<String> {
+/// What a container's policy and its health check have come to.
+#[derive(Debug, Default)]
+struct State {
+    restart: Option<RestartRecord>,
+    health: Option<HealthRecord>,
+}
+
+impl State {
+    async fn of(client: &Client, container: &Container) -> Answer<Self> {
+        let mut state = Self::default();
+        let container_id = || container.id.clone();
+        if container.labels.contains_key(STATUS_LABEL) {
+            state.restart = client.call(GetRestart { container_id: container_id() }).await?;
+        }
+        if container.labels.contains_key(HEALTHCHECK_LABEL) {
+            state.health = client.call(GetHealth { container_id: container_id() }).await?;
+        }
+        Ok(state)
+    }
+}
+
+fn restart_json(restart: &RestartRecord) -> String {
+    Object::new()
+        .string("Phase", restart.phase.as_str())
+        .string("Reason", &restart.reason)
+        .raw("Restarts", &restart.restarts.to_string())
+        .string("DueAt", &rfc3339_nano(restart.due_at))
+        .string("Since", &rfc3339_nano(restart.since))
+        .finish()
+}
+
+fn health_json(health: &HealthRecord) -> String {
+    Object::new()
+        .string("Status", health.status.as_str())
+        .raw("Failing", &health.failing.to_string())
+        .string("Since", &rfc3339_nano(health.since))
+        .string("LastFailure", &health.last_failure)
+        .finish()
+}
+
+/// The record as Go's encoder writes containerd's structure: its field names are the JSON's. What wharf knows besides
+/// comes last.
+fn info_json(container: &Container, state: &State) -> Answer<String> {
     let text = |of: Option<&str>| of.unwrap_or("").to_owned();
     let runtime = Object::new()
         .string("Name", &container.runtime.name)
@@ -170,7 +217,9 @@ fn info_json(container: &Container) -> Answer<String> {
         .string("CreatedAt", &rfc3339_nano(container.created_at))
         .string("UpdatedAt", &rfc3339_nano(container.updated_at))
         .raw("Extensions", &extensions)
-        .raw_if("Spec", container.spec.as_ref().map(spec_value).transpose()?);
+        .raw_if("Spec", container.spec.as_ref().map(spec_value).transpose()?)
+        .raw_if("Restart", state.restart.as_ref().map(restart_json))
+        .raw_if("Health", state.health.as_ref().map(health_json));
     indent(object.finish().as_bytes(), "    ")
 }
 
@@ -224,7 +273,9 @@ impl Label {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use wharf_messages::{SnapshotKey, SnapshotterName, Timestamp, container::Runtime};
+    use wharf_messages::{
+        SnapshotKey, SnapshotterName, Timestamp, container::Runtime, health::HealthStatus, restart::RestartPhase,
+    };
 
     fn container(labels: &[&str]) -> Container {
         let at = Timestamp::from_parts(1_795_469_076, 14_522_253);
@@ -248,14 +299,44 @@ mod tests {
         let mut out = Vec::new();
         rows(&[container(&[])]).write(&mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), include_str!("../../tests/golden/containers.txt"));
-        let json = info_json(&container(&["a=b", "io.containerd.image.config.stop-signal=SIGTERM"])).unwrap();
+        let json = info_json(&container(&["a=b", "io.containerd.image.config.stop-signal=SIGTERM"]), &State::default())
+            .unwrap();
         assert_eq!(format!("{json}\n"), include_str!("../../tests/golden/container.json"));
+    }
+
+    #[test]
+    fn info_says_what_policy_and_check_have_come_to() {
+        let at = Timestamp::from_parts(1_795_469_076, 0);
+        let state = State {
+            restart: Some(RestartRecord {
+                container_id: ContainerId::new("d1").unwrap(),
+                phase: RestartPhase::Waiting,
+                restarts: 2,
+                due_at: at,
+                since: at,
+                reason: "it ended with 1".into(),
+            }),
+            health: Some(HealthRecord {
+                container_id: ContainerId::new("d1").unwrap(),
+                status: HealthStatus::Unhealthy,
+                failing: 3,
+                since: at,
+                last_failure: "it ended with 7".into(),
+            }),
+        };
+        let json: serde_json::Value = serde_json::from_str(&info_json(&container(&[]), &state).unwrap()).unwrap();
+        assert_eq!(json["Restart"]["Phase"], "waiting");
+        assert_eq!(
+            (&json["Restart"]["Restarts"], &json["Restart"]["DueAt"]),
+            (&2.into(), &"2026-11-23T21:24:36Z".into())
+        );
+        assert_eq!((&json["Health"]["Status"], &json["Health"]["Failing"]), (&"unhealthy".into(), &3.into()));
     }
 
     #[test]
     fn info_without_labels_or_spec_is_json_too() {
         let bare = Container { spec: None, ..container(&[]) };
-        let json: serde_json::Value = serde_json::from_str(&info_json(&bare).unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&info_json(&bare, &State::default()).unwrap()).unwrap();
         assert_eq!(json["Labels"], serde_json::json!({}));
         assert!(json.get("Spec").is_none());
         assert_eq!(spec_json(&bare).unwrap(), "null");

@@ -1,7 +1,12 @@
 //! What `run` and `containers create` have in common: the flags of a container, and how one is made from them.
 
 use crate::{
-    commands::{mount::unpacked, pull::snapshotter, spec_flags::SpecFlags},
+    commands::{
+        mount::unpacked,
+        policy::{Plan, PolicyFlags},
+        pull::snapshotter,
+        spec_flags::SpecFlags,
+    },
     context::{Context, parse},
     failure::{Failure, Outcome, warn},
     labels,
@@ -75,6 +80,10 @@ pub struct ContainerFlags {
     #[command(flatten)]
     pub spec: SpecFlags,
 
+    /// What keeps it running.
+    #[command(flatten)]
+    pub policy: PolicyFlags,
+
     /// What it is made from: an image, or a folder with --rootfs (neither with --config)
     #[arg(value_name = "IMAGE|ROOTFS")]
     origin: Option<String>,
@@ -137,10 +146,12 @@ impl ContainerFlags {
     ///
     /// # Errors
     /// The daemon's refusal; then no snapshot is left.
-    pub async fn create(&self, what: &What, context: &Context, client: &Client) -> Outcome<Container> {
+    pub async fn create(&self, what: &What, plan: Plan<'_>, context: &Context, client: &Client) -> Outcome<Container> {
         self.spec.check()?;
         let runtime = self.runtime()?;
         let labels = labels::read(&self.labels);
+        // Without an image there is no check but that of the flags.
+        let policy = || self.policy.labels(&serde_json::Value::Null, plan);
         let container = |image: &str, labels: Labels, spec: &Spec| {
             Ok::<_, wharf_messages::Refusal>(Container {
                 id: what.id.clone(),
@@ -162,22 +173,26 @@ impl ContainerFlags {
                 if !labels.is_empty() {
                     spec.annotations_mut().get_or_insert_default().extend(labels.clone());
                 }
-                container("", labels, &spec)?
+                container("", with(labels, policy()?), &spec)?
             }
             Origin::Folder(folder) => {
                 let builder = self.builder(what, context, &labels, Some(folder.clone()))?;
                 let users = if builder.needs_users() { Users::of_path(folder)? } else { Users::default() };
-                container("", labels, &builder.build(&users)?)?
+                container("", with(labels, policy()?), &builder.build(&users)?)?
             }
-            Origin::Image(name) => return self.create_from_image(what, name, context, client, labels, container).await,
+            Origin::Image(name) => {
+                return self.create_from_image(what, name, plan, context, client, labels, container).await;
+            }
         };
         Ok(client.call(CreateContainer { container: made }).await?)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "all that there is to a container")]
     async fn create_from_image(
         &self,
         what: &What,
         name: &ImageName,
+        plan: Plan<'_>,
         context: &Context,
         client: &Client,
         labels: Labels,
@@ -193,7 +208,8 @@ impl ContainerFlags {
             }
         };
         let config = ImageConfig::parse(&image.config_json)?;
-        let labels = container_labels(labels, &image, &config);
+        let policy = self.policy.labels(&config.healthcheck, plan)?;
+        let labels = with(container_labels(labels, &image, &config), policy);
         let builder = builder.image(config);
 
         // The snapshot comes first, since the users that the spec needs are in it.
@@ -260,6 +276,13 @@ impl ContainerFlags {
         };
         Ok(Runtime { name: self.runtime.clone(), options })
     }
+}
+
+/// What the user's own labels say goes over what flags and image do.
+fn with(labels: Labels, policy: Labels) -> Labels {
+    let mut all = policy;
+    all.extend(labels);
+    all
 }
 
 /// The options of a runtime that reads a file.

@@ -1,8 +1,10 @@
 //! The commands, a noun a file.
 
+pub mod backup;
 pub mod containers;
 pub mod content;
 pub mod create;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod images;
@@ -11,6 +13,7 @@ pub mod mount;
 pub mod namespaces;
 pub mod oci;
 pub mod plugins;
+pub mod policy;
 pub mod prune;
 pub mod pull;
 pub mod run;
@@ -42,5 +45,7 @@ pub async fn run(command: Command, context: &Context) -> Outcome {
         Command::Tasks(tasks) => tasks.run(context).await,
         Command::Oci(oci) => oci.run(),
         Command::Supervision(supervision) => supervision.run(context).await,
+        Command::Doctor(doctor) => doctor.run(context).await,
+        Command::Backup(backup) => backup.run(context).await,
     }
 }

@@ -1,7 +1,10 @@
 //! `run`: a container from its making to its end, in one command.
 
 use crate::{
-    commands::create::{ContainerFlags, Origin},
+    commands::{
+        create::{ContainerFlags, Origin},
+        policy::Plan,
+    },
     context::Context,
     failure::{Failure, Outcome, warn},
     session::{self, Io, IoFlags, ProcessName, Session},
@@ -73,12 +76,17 @@ impl Run {
         if self.rm && self.detach {
             return Err(Failure::new("flags --detach and --rm cannot be specified together"));
         }
+        if self.container.policy.restarts() && !self.detach {
+            // In the foreground the command ends with the container, and takes its task along.
+            return Err(Failure::new("flag --restart needs --detach"));
+        }
         let what = self.container.what()?;
         if !self.detach {
             self.streams.with_tty(self.container.spec.tty).check_terminal()?;
         }
         let client = context.client().await?;
-        let container = self.container.create(&what, context, &client).await?;
+        let plan = Plan { started: true, log_uri: self.streams.log_uri.as_deref().filter(|uri| !uri.is_empty()) };
+        let container = self.container.create(&what, plan, context, &client).await?;
         let tty = match what.origin {
             Origin::Spec(_) => wants_terminal(&container)? || self.container.spec.tty,
             _ => self.container.spec.tty,

@@ -3,10 +3,11 @@
 use crate::{
     commands::{
         exec::Exec,
+        policy,
         run::{StreamFlags, code, start, wants_terminal},
     },
     context::{Context, parse},
-    failure::{Failure, Outcome, Several, warn},
+    failure::{Failure, Outcome, Several, program, warn},
     metrics::Figures,
     output::{self, table::Padding, table::Table},
     session::{Io, ProcessName, Session},
@@ -16,7 +17,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use std::{io::Write, path::PathBuf};
 use wharf_client::{Client, spec::STOP_SIGNAL_LABEL};
 use wharf_messages::{
-    Any, ContainerId, ExecId, RefusalKind,
+    Any, ContainerId, ExecId, Refusal, RefusalKind,
+    container::GetContainer,
+    health::{HealthRecord, ListHealth},
     task::{
         CheckpointTask, DeleteTask, DeletedProcess, GetMetrics, KillTask, ListPids, ListTasks, PauseTask, PidInfo,
         Process, ResumeTask, TaskStatus, WaitTask,
@@ -169,12 +172,14 @@ impl Tasks {
             Self::Delete(delete) => delete.run(context).await,
             Self::Exec(exec) => exec.run(context).await,
             Self::List(list) => {
-                let tasks = context.client().await?.call(ListTasks::default()).await?;
+                let client = context.client().await?;
+                let tasks = client.call(ListTasks::default()).await?;
                 let mut out = output::stdout();
                 if list.quiet {
                     tasks.iter().try_for_each(|task| writeln!(out, "{}", task.container_id))?;
                 } else {
-                    rows(&tasks).write(&mut out)?;
+                    let health = if program() == "ctr" { Vec::new() } else { client.call(ListHealth {}).await? };
+                    rows(&tasks, &health).write(&mut out)?;
                 }
                 Ok(out.flush()?)
             }
@@ -230,8 +235,19 @@ async fn attach(context: &Context, id: &ContainerId) -> Outcome {
     code(Session::new(&client, process, io).attach().await?)
 }
 
-fn rows(tasks: &[Process]) -> Table {
+/// One more column than ctr has where a task has a health check.
+fn rows(tasks: &[Process], health: &[HealthRecord]) -> Table {
     let mut table = Table::wide();
+    if !health.is_empty() {
+        table.row(["TASK", "PID", "STATUS", "HEALTH"]);
+        for task in tasks {
+            let runs = matches!(task.status, TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing);
+            let known = health.iter().find(|health| runs && health.container_id == task.container_id);
+            let health = known.map_or("-", |health| health.status.as_str());
+            table.line([task.container_id.as_str(), &task.pid.to_string(), task.status.as_str(), health]);
+        }
+        return table;
+    }
     table.row(["TASK", "PID", "STATUS"]);
     for task in tasks {
         // The last column stays open, as in ctr.
@@ -327,6 +343,12 @@ impl Delete {
         container_id: ContainerId,
         exec_id: Option<ExecId>,
     ) -> Outcome<DeletedProcess> {
+        if exec_id.is_none()
+            && program() != "ctr"
+            && let Ok(container) = client.call(GetContainer { id: container_id.clone() }).await
+        {
+            policy::user_stops(client, &container).await?;
+        }
         if self.force {
             kill_and_wait(client, &container_id, exec_id.as_ref()).await?;
         }
@@ -376,8 +398,21 @@ impl Kill {
                 signals::parse(name)?
             }
         };
+        let mut cancelled = false;
+        if exec_id.is_none() && program() != "ctr" {
+            // One that is not there is told of by the signal's refusal.
+            if let Ok(container) = client.call(GetContainer { id: container_id.clone() }).await
+                && policy::is_stop(&container, signal, |name| signals::parse(name).ok())
+            {
+                cancelled = policy::user_stops(&client, &container).await?;
+            }
+        }
         let kill = KillTask { container_id: container_id.clone(), exec_id, signal, all: self.all };
-        explain(context, &client, &container_id, client.call(kill).await).await
+        match client.call(kill).await {
+            // Between two lives there is nobody to signal; that there will be no other life is what was wanted.
+            Err(Refusal { kind: RefusalKind::NotFound | RefusalKind::FailedPrecondition, .. }) if cancelled => Ok(()),
+            killed => explain(context, &client, &container_id, killed).await,
+        }
     }
 }
 
@@ -386,6 +421,7 @@ impl Start {
         let client = context.client().await?;
         let container = context.container(&client, &parse(&self.container)?).await?;
         let flags = self.streams.with_tty(wants_terminal(&container)?);
+        policy::user_starts(&client, &container, flags.log_uri.as_deref()).await?;
         start(&client, &container, &flags, self.detach, self.pid_file.as_deref()).await
     }
 }
@@ -413,7 +449,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wharf_messages::task::Stdio;
+    use wharf_messages::{Timestamp, health::HealthStatus, task::Stdio};
 
     #[test]
     fn rows_are_those_of_ctr() {
@@ -426,8 +462,23 @@ mod tests {
             exit: None,
         };
         let mut out = Vec::new();
-        rows(&[task]).write(&mut out).unwrap();
+        rows(std::slice::from_ref(&task), &[]).write(&mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "TASK    PID      STATUS    \nd1      22430    RUNNING\n");
+        let health = HealthRecord {
+            container_id: task.container_id.clone(),
+            status: HealthStatus::Unhealthy,
+            failing: 3,
+            since: Timestamp::ZERO,
+            last_failure: String::new(),
+        };
+        let stopped =
+            Process { status: TaskStatus::Stopped, container_id: ContainerId::new("d2").unwrap(), ..task.clone() };
+        let mut out = Vec::new();
+        rows(&[task, stopped], &[health]).write(&mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "TASK    PID      STATUS     HEALTH    \nd1      22430    RUNNING    unhealthy\nd2      22430    STOPPED    -\n"
+        );
     }
 
     #[test]

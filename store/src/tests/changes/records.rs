@@ -4,9 +4,11 @@ use super::*;
 use crate::NewSnapshot;
 use wharf_messages::{
     Any, ImageName, SnapshotterName,
-    container::UpdateContainer,
+    container::{Container, UpdateContainer},
+    health::HealthStatus,
     image::UpdateImage,
     lease::{AddLeaseResource, CreateLease},
+    restart::RestartRecord,
 };
 
 #[test]
@@ -128,7 +130,7 @@ fn containers_and_tasks() {
         matches!(made, Outcome::Container(made) if made.created_at == Timestamp(1) && made.updated_at == Timestamp(1))
     );
 
-    let update = |mask: &[&str], edit: fn(&mut wharf_messages::container::Container)| {
+    let update = |mask: &[&str], edit: fn(&mut Container)| {
         let mut new = container("c");
         new.labels = labels(&[("new", "1")]);
         new.image = "other".to_owned();
@@ -148,7 +150,7 @@ fn containers_and_tasks() {
     assert_eq!((updated.labels, updated.extensions.len()), (labels(&[("new", "1")]), 1));
     assert_eq!((updated.snapshot_key, updated.spec), (Some(key("moved")), Some(Any::new(Any::SPEC, "{\"a\":1}"))));
 
-    let bad = |edit: fn(&mut wharf_messages::container::Container)| {
+    let bad = |edit: fn(&mut Container)| {
         let mut bad = container("d");
         edit(&mut bad);
         Change::CreateContainer(bad)
@@ -217,4 +219,52 @@ fn containers_and_tasks() {
         Commit::one(&ns(), Change::DeleteTask(container_id("c"))).change(Change::DeleteContainer(container_id("c")));
     assert!(world.commit(gone).unwrap().into_container().is_some());
     audit(&world.store.read().unwrap());
+}
+
+#[test]
+fn a_restart_goes_with_its_container_and_begins_only_if_it_is_still_wished() {
+    use wharf_messages::restart::{EXPLICITLY_STOPPED_LABEL, STATUS_LABEL};
+    let mut world = World::new();
+    refused(
+        &mut world,
+        vec![
+            (Change::PutRestart(restart()), "container \"web\" in namespace \"default\": not found"),
+            (Change::BeginRestart(restart()), "container \"web\" in namespace \"default\": not found"),
+        ],
+    );
+    let not = "container \"web\" in namespace \"default\" is not to be started again: failed precondition";
+    done(&mut world, vec![Change::CreateContainer(container("web")), Change::PutRestart(restart())]);
+    refused(&mut world, vec![(Change::BeginRestart(restart()), not)]);
+    let label = |key: &str, value: &str| {
+        let container = Container { labels: labels(&[(key, value)]), ..container("web") };
+        Change::UpdateContainer(UpdateContainer { container, mask: vec![format!("labels.{key}")] })
+    };
+    done(&mut world, vec![label(STATUS_LABEL, "running"), Change::BeginRestart(restart())]);
+    let count = |world: &World| {
+        let container = world.store.read().unwrap().container(&ns(), &container_id("web")).unwrap().unwrap();
+        container.labels["containerd.io/restart.count"].clone()
+    };
+    assert_eq!(count(&world), "2");
+    // A user was faster.
+    done(&mut world, vec![label(EXPLICITLY_STOPPED_LABEL, "true")]);
+    refused(&mut world, vec![(Change::BeginRestart(RestartRecord { restarts: 3, ..restart() }), not)]);
+    assert_eq!(world.store.read().unwrap().restart(&ns(), &container_id("web")).unwrap(), Some(restart()));
+    done(&mut world, vec![Change::DeleteContainer(container_id("web"))]);
+    assert_eq!(world.store.read().unwrap().restart(&ns(), &container_id("web")).unwrap(), None);
+    done(&mut world, vec![Change::DeleteRestart(container_id("web"))]);
+}
+
+#[test]
+fn health_goes_with_its_task() {
+    let mut world = World::new();
+    done(&mut world, vec![Change::CreateContainer(container("web"))]);
+    refused(&mut world, vec![(Change::PutHealth(health(HealthStatus::Starting)), "task web not found: not found")]);
+    done(&mut world, vec![Change::CreateTask(task("web")), Change::PutHealth(health(HealthStatus::Starting))]);
+    done(&mut world, vec![Change::PutHealth(health(HealthStatus::Healthy))]);
+    let all = |world: &World| -> Vec<_> {
+        world.store.read().unwrap().healths(&ns()).unwrap().map(|record| record.unwrap()).collect()
+    };
+    assert_eq!(all(&world), [health(HealthStatus::Healthy)]);
+    done(&mut world, vec![Change::DeleteTask(container_id("web"))]);
+    assert_eq!(all(&world), []);
 }

@@ -162,7 +162,10 @@ fn event(event: Event) -> Option<prost_types::Any> {
         | Event::LeaseCreated { .. }
         | Event::LeaseDeleted { .. }
         | Event::ChildRestarted { .. }
-        | Event::ImagePulled { .. } => return None,
+        | Event::ImagePulled { .. }
+        | Event::RestartScheduled { .. }
+        | Event::RestartGivenUp { .. }
+        | Event::HealthChanged { .. } => return None,
     })
 }
 

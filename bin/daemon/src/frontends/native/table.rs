@@ -85,7 +85,9 @@ macro_rules! rows {
     ($($name:literal $kind:ident $shape:ident $request:ty => $reply:ty, $item:ty;)*) => {
         /// The table of the native front end: the vocabulary's own, so a call that nobody serves does not compile.
         pub const TABLE: &[Row<Wharf>] = {
-            use wharf_messages::{container, content, event, gc, image, lease, namespace, snapshot, supervision, system, task};
+            use wharf_messages::{
+                container, content, event, gc, health, image, lease, namespace, restart, snapshot, supervision, system, task,
+            };
             &[$(Row::of::<$request>(),)*]
         };
     };
