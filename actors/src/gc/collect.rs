@@ -80,7 +80,7 @@ impl GcDeps {
             for namespace in reader.namespaces()? {
                 let namespace = namespace?.name;
                 let marked = reader.mark(&namespace, now, &in_use)?;
-                garbage.resources.extend(marked.garbage().map(|resource| (namespace.clone(), resource.clone())));
+                garbage.add(&namespace, &marked);
                 next_end = next_end.into_iter().chain(marked.next_expiry()).min();
             }
             Ok((garbage, next_end))

@@ -198,7 +198,9 @@ impl Marked {
                 let known = &mut self.nodes[to].reached;
                 // What was reached flat is looked at again when it is reached as a whole.
                 if known.is_none_or(|known| known.flat && !flat) {
-                    *known = Some(Reached { by: from, root: reached.root, flat });
+                    // One that asks to be kept as long as itself is kept by who reached it first.
+                    let by = if to == from { reached.by } else { from };
+                    *known = Some(Reached { by, root: reached.root, flat });
                     queue.push_back(to);
                 }
             }
@@ -219,6 +221,12 @@ impl Marked {
     /// What nothing leads to.
     pub fn garbage(&self) -> impl Iterator<Item = &Resource> {
         self.nodes.iter().filter(|node| node.reached.is_none()).map(|node| &node.resource)
+    }
+
+    /// What is kept without what its labels refer to.
+    pub fn flat(&self) -> impl Iterator<Item = &Resource> {
+        let flat = |node: &&Node| node.reached.is_some_and(|reached| reached.flat);
+        self.nodes.iter().filter(flat).map(|node| &node.resource)
     }
 
     /// When the first of what only its age keeps will be kept no longer.

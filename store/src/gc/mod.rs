@@ -41,6 +41,18 @@ pub struct Garbage {
     pub collection: u64,
     /// What is to go.
     pub resources: BTreeSet<(Namespace, Resource)>,
+    /// What stays because of flat leases alone: should something written since lead to it as a whole, what it refers to
+    /// stays too.
+    pub flat: BTreeSet<(Namespace, Resource)>,
+}
+
+impl Garbage {
+    /// Adds what a mark found in a namespace.
+    pub fn add(&mut self, namespace: &Namespace, marked: &Marked) {
+        let place = |resource: &Resource| (namespace.clone(), resource.clone());
+        self.resources.extend(marked.garbage().map(place));
+        self.flat.extend(marked.flat().map(place));
+    }
 }
 
 /// What a sweep removed, for what must be done after it is durable.

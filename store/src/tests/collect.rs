@@ -247,10 +247,11 @@ fn begin(world: &mut World) -> u64 {
 
 fn mark(world: &World, collection: u64) -> Garbage {
     let marked = world.store.read().unwrap().mark(&ns(), late(), &InUse::new()).unwrap();
-    let resources = marked.garbage().map(|resource| (ns(), resource.clone())).collect();
+    let mut garbage = Garbage { collection, ..Garbage::default() };
+    garbage.add(&ns(), &marked);
     let explained = marked.verdicts().filter(wharf_messages::gc::Verdict::is_garbage);
-    assert_eq!(explained.map(|verdict| (ns(), verdict.resource)).collect::<BTreeSet<_>>(), resources);
-    Garbage { collection, resources }
+    assert_eq!(explained.map(|verdict| (ns(), verdict.resource)).collect::<BTreeSet<_>>(), garbage.resources);
+    garbage
 }
 
 fn sweep(world: &mut World, garbage: Garbage) -> Swept {
@@ -292,6 +293,43 @@ proptest! {
         // What the first sweep took does not lead anywhere any more; it was not kept either.
         prop_assert_eq!(there(&world), model.kept());
     }
+}
+
+#[test]
+fn what_was_kept_flat_keeps_more_when_something_else_leads_to_it_since_the_mark() {
+    let (mut world, mut model, mut next_id) = (World::in_memory(), Model::default(), 0);
+    let blob = |n, refers| Step::Content { n, refers, back: None, root: false };
+    let before = [
+        Step::Lease { n: 0, flat: true, expired: false },
+        blob(1, vec![content(2)]),
+        blob(2, vec![]),
+        Step::Protect { lease: 0, resource: content(1) },
+    ];
+    for step in before {
+        take(&mut world, &mut model, &mut next_id, step);
+    }
+    let collection = begin(&mut world);
+    let garbage = mark(&world, collection);
+    assert_eq!(garbage.resources, BTreeSet::from([(ns(), content(2))]));
+    take(&mut world, &mut model, &mut next_id, Step::Image { n: 0, target: 1, refers: vec![], expired: false });
+    sweep(&mut world, garbage);
+    assert!(there(&world).contains(&content(2)), "the image leads to it");
+}
+
+#[test]
+fn what_waits_for_itself_is_kept_by_somebody_else() {
+    let (mut world, mut model, mut next_id) = (World::in_memory(), Model::default(), 0);
+    let steps = [
+        Step::Lease { n: 0, flat: true, expired: false },
+        Step::Content { n: 1, refers: vec![], back: Some(content(1)), root: false },
+        Step::Protect { lease: 0, resource: content(1) },
+    ];
+    for step in steps {
+        take(&mut world, &mut model, &mut next_id, step);
+    }
+    let marked = world.store.read().unwrap().mark(&ns(), late(), &InUse::new()).unwrap();
+    let verdict = marked.verdicts().find(|verdict| verdict.resource == content(1)).unwrap();
+    assert!(matches!(verdict.reason, Reason::Referred { by: Resource::Lease(_), .. }), "{:?}", verdict.reason);
 }
 
 #[test]

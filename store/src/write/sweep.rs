@@ -37,7 +37,7 @@ impl Edges {
 impl Scope<'_, '_, '_> {
     pub fn sweep(&mut self, garbage: &Garbage) -> Done {
         let written = self.batch.barrier.end(garbage.collection)?;
-        let doomed = self.still_garbage(garbage.resources.clone(), written)?;
+        let doomed = self.still_garbage(garbage.clone(), written)?;
         let mut swept = Swept::default();
         let (mut snapshots, mut rest) = (Vec::new(), Vec::new());
         for (ns, resource) in doomed {
@@ -88,11 +88,13 @@ impl Scope<'_, '_, '_> {
     }
 
     /// Takes off the list what was written since the mark, and what that leads to.
-    fn still_garbage(&mut self, mut garbage: BTreeSet<Place>, written: BTreeSet<Place>) -> Done<BTreeSet<Place>> {
+    fn still_garbage(&mut self, found: Garbage, written: BTreeSet<Place>) -> Done<BTreeSet<Place>> {
+        let Garbage { resources: mut garbage, mut flat, .. } = found;
         let mut to_visit: Vec<Place> = written.into_iter().collect();
         let mut back: Option<Vec<(Place, Place)>> = None;
         for place in &to_visit {
             garbage.remove(place);
+            flat.remove(place);
         }
         while let Some(place) = to_visit.pop() {
             let Some(edges) = self.edges(&place)? else { continue };
@@ -104,7 +106,8 @@ impl Scope<'_, '_, '_> {
             };
             reached.extend(waiting.iter().filter(|(target, _)| *target == place).map(|(_, from)| from.clone()));
             for place in reached {
-                if garbage.remove(&place) {
+                // What was kept flat is looked at again when it is reached as a whole.
+                if garbage.remove(&place) || flat.remove(&place) {
                     to_visit.push(place);
                 }
             }
