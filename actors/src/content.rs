@@ -331,6 +331,12 @@ impl IngestWriter {
         let Locked { file, lock } = self.file.take().ok_or_else(lost)?;
         let expected = expected.or_else(|| self.row.expected.clone());
         let size_bytes = if size_bytes == 0 { self.row.total_bytes } else { size_bytes };
+        let written = file.offset_bytes();
+        if size_bytes != 0 && size_bytes != written {
+            let reference = &self.row.reference;
+            let why = format!("{reference:?} failed size validation: {written} != {size_bytes}");
+            return Err(Refusal::failed_precondition(why));
+        }
         let (placed, _lock) =
             blocking("commit blob", move || Ok((file.commit(size_bytes, expected.as_ref())?, lock))).await?;
         let mut all = std::mem::take(&mut self.row.labels);

@@ -23,7 +23,7 @@ use wharf_messages::{
     Answer, Labels, LeaseId, Mount, Refusal, RefusalKind, SnapshotKey,
     snapshot::{CommitSnapshot, PrepareSnapshot, RemoveSnapshot, SnapshotKind, UpdateSnapshot, ViewSnapshot},
 };
-use wharf_store::{Change, Commit, NewSnapshot};
+use wharf_store::{Change, Commit, NewSnapshot, refuse};
 
 /// The actor.
 pub struct SnapshotActor {
@@ -77,9 +77,10 @@ async fn make(deps: Arc<SnapshotDeps>, path: SnapshotPath, new: New) -> Answer<V
         let ancestors = match &parent {
             None => Vec::new(),
             Some(parent) => {
-                let row = find(&reader, &place.namespace, &place.snapshotter, parent)?;
+                let row = reader.snapshot(&place.namespace, &place.snapshotter, parent)?;
+                let row = row.ok_or_else(|| refuse::no_parent(parent))?;
                 if row.info.kind != SnapshotKind::Committed {
-                    return Err(Refusal::invalid(format!("parent snapshot {parent} is not committed")));
+                    return Err(refuse::parent_not_committed(parent));
                 }
                 let mut ancestors = vec![row.id];
                 ancestors.extend(reader.ancestors(&place.snapshotter, &row)?);
@@ -146,7 +147,7 @@ impl Handler<Ask<CommitSnapshot>> for SnapshotActor {
                     let reader = measuring.store.read()?;
                     let row = find(&reader, &place.namespace, &place.snapshotter, &place.key)?;
                     if row.info.kind != SnapshotKind::Active {
-                        return Err(Refusal::failed_precondition(format!("snapshot {} is not active", place.key)));
+                        return Err(refuse::not_active(&place.key));
                     }
                     let backend = measuring.snapshotters.backend(&place.snapshotter)?;
                     let ancestors = match &late {

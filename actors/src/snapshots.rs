@@ -32,7 +32,7 @@ use wharf_messages::{
         CleanupSnapshots, CommitSnapshot, PrepareSnapshot, RemoveSnapshot, SnapshotKind, UpdateSnapshot, ViewSnapshot,
     },
 };
-use wharf_store::{Reader, SnapshotRow, Store};
+use wharf_store::{Reader, SnapshotRow, Store, refuse};
 
 /// The snapshotters there are, by name; cheap to clone.
 #[derive(Clone)]
@@ -72,7 +72,7 @@ impl Snapshotters {
             .collect::<Answer<BTreeMap<_, _>>>()?;
         let default = SnapshotterName::new(default)?;
         if !backends.contains_key(&default) {
-            return Err(unknown(&default, &backends));
+            return Err(unknown(&default));
         }
         let reader = store.read()?;
         let mut last = 0;
@@ -96,9 +96,9 @@ impl Snapshotters {
     /// One backend.
     ///
     /// # Errors
-    /// `InvalidArgument` that names those there are.
+    /// `InvalidArgument` for an unknown one.
     pub fn backend(&self, name: &SnapshotterName) -> Answer<&Arc<dyn Snapshotter>> {
-        self.0.backends.get(name).ok_or_else(|| unknown(name, &self.0.backends))
+        self.0.backends.get(name).ok_or_else(|| unknown(name))
     }
 
     /// The snapshotter that a call means: the one it names, the namespace's default, or the daemon's.
@@ -137,7 +137,7 @@ impl Snapshotters {
     ) -> Answer<Vec<Mount>> {
         let row = find(reader, namespace, snapshotter, key)?;
         if row.info.kind == SnapshotKind::Committed {
-            return Err(Refusal::failed_precondition(format!("snapshot {key} is committed and has no mounts")));
+            return Err(refuse::no_mounts(key));
         }
         let ancestors = reader.ancestors(snapshotter, &row)?;
         self.backend(snapshotter)?.mounts(&Placement { id: row.id, kind: row.info.kind, ancestors: &ancestors })
@@ -188,9 +188,8 @@ impl fmt::Debug for Snapshotters {
     }
 }
 
-fn unknown(name: &SnapshotterName, backends: &BTreeMap<SnapshotterName, Arc<dyn Snapshotter>>) -> Refusal {
-    let known: Vec<_> = backends.keys().map(SnapshotterName::as_str).collect();
-    Refusal::invalid(format!("snapshotter {name}: there is none of that name ({})", known.join(", ")))
+fn unknown(name: &SnapshotterName) -> Refusal {
+    Refusal::invalid(format!("snapshotter not loaded: {name}"))
 }
 
 /// A snapshot's row.
@@ -203,7 +202,7 @@ pub fn find(
     snapshotter: &SnapshotterName,
     key: &SnapshotKey,
 ) -> Answer<SnapshotRow> {
-    reader.snapshot(namespace, snapshotter, key)?.ok_or_else(|| wharf_store::refuse::no_snapshot(key))
+    reader.snapshot(namespace, snapshotter, key)?.ok_or_else(|| refuse::no_snapshot(key))
 }
 
 /// What snapshots need from the rest of the system.

@@ -11,7 +11,7 @@ use crate::{
     drivers::shim::{ShimEvent, ShimEvents, TaskId},
     root::Fixed,
     runtime::{Actor, ChildSpec, Ctx, Handler, Plural, Router, Scoped, Supervised, Tell, blocking, child},
-    task::{OomReported, Probe, ReadFigures, TaskActor, TaskDeps},
+    task::{OomReported, Probe, ReadFigures, RestoreTask, TaskActor, TaskDeps},
 };
 use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
@@ -102,7 +102,7 @@ impl Plural for Tasks {
 }
 
 crate::route!(Tasks by container_id: CreateTask, StartTask, DeleteTask, KillTask, ExecTask, ResizePty, CloseIo, PauseTask,
-    ResumeTask, ListPids, CheckpointTask, UpdateTask, WaitTask, ReadFigures, Probe);
+    ResumeTask, ListPids, CheckpointTask, UpdateTask, WaitTask, ReadFigures, Probe, RestoreTask);
 
 impl Handler<Tell<ShimEvent>> for Tasks {
     type Result = ();

@@ -21,8 +21,7 @@ fn check_identifier(what: &str, s: &str) -> Result<(), Refusal> {
     }
     if s.len() > IDENTIFIER_MAX_BYTES {
         return Err(Refusal::invalid(format!(
-            "{what} {s:?} is {} characters long, the limit is {IDENTIFIER_MAX_BYTES}",
-            s.len()
+            "identifier {s:?} greater than maximum length ({IDENTIFIER_MAX_BYTES} characters)"
         )));
     }
     // A separator is allowed only between two alphanumerics, so "must start/end with" and "no two in a row" are one rule.
@@ -36,7 +35,7 @@ fn check_identifier(what: &str, s: &str) -> Result<(), Refusal> {
     if fits {
         Ok(())
     } else {
-        Err(Refusal::invalid(format!("{what} {s:?} must match ^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$")))
+        Err(Refusal::invalid(format!("identifier {s:?} must match ^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$")))
     }
 }
 

@@ -26,6 +26,31 @@ pub fn no_snapshot(key: &SnapshotKey) -> Refusal {
     Refusal::not_found(format!("snapshot {key} does not exist"))
 }
 
+/// `parent snapshot x does not exist: not found`
+#[must_use]
+pub fn no_parent(key: &SnapshotKey) -> Refusal {
+    Refusal::not_found(format!("parent snapshot {key} does not exist"))
+}
+
+/// `failed to create snapshot: parent "x" is not committed snapshot: invalid argument`
+#[must_use]
+pub fn parent_not_committed(key: &SnapshotKey) -> Refusal {
+    Refusal::invalid(format!("failed to create snapshot: parent {key:?} is not committed snapshot"))
+}
+
+/// `failed to commit snapshot: snapshot "x" is not active: failed precondition`
+#[must_use]
+pub fn not_active(key: &SnapshotKey) -> Refusal {
+    Refusal::failed_precondition(format!("failed to commit snapshot: snapshot {key:?} is not active"))
+}
+
+/// `failed to get active mount: requested snapshot x not active or view: failed precondition`
+#[must_use]
+pub fn no_mounts(key: &SnapshotKey) -> Refusal {
+    let why = format!("failed to get active mount: requested snapshot {key} not active or view");
+    Refusal::failed_precondition(why)
+}
+
 /// `content digest sha256:...: not found`
 #[must_use]
 pub fn no_content(digest: &Digest) -> Refusal {

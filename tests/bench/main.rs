@@ -17,15 +17,26 @@ use wharf_tests::{
 
 const BUSYBOX: &str = "docker.io/library/busybox:latest";
 
-/// One of the two.
+/// One of the two, by the client that its calls are made with.
 enum Peer {
     Wharf(Box<Daemon>),
+    /// wharfd by the real `ctr`.
+    Ctr(Box<Daemon>),
     Containerd(Box<Containerd>),
 }
 
 impl Peer {
     fn both() -> [Self; 2] {
-        let peers = [Self::Wharf(Box::new(Daemon::release())), Self::Containerd(Box::new(Containerd::start()))];
+        Self::beside(Self::Wharf(Box::new(Daemon::release())))
+    }
+
+    /// Both, the real `ctr` being the client of both.
+    fn both_by_ctr() -> [Self; 2] {
+        Self::beside(Self::Ctr(Box::new(Daemon::release())))
+    }
+
+    fn beside(wharf: Self) -> [Self; 2] {
+        let peers = [wharf, Self::Containerd(Box::new(Containerd::start()))];
         let archive = images::docker_archive(&images::busybox(), BUSYBOX);
         for peer in &peers {
             peer.ok(["images", "import", archive.to_str().unwrap()]);
@@ -36,20 +47,21 @@ impl Peer {
     fn ok(&self, args: impl Args) -> Output {
         match self {
             Self::Wharf(daemon) => daemon.ok(args),
+            Self::Ctr(daemon) => daemon.real_ctr(args).ok(),
             Self::Containerd(containerd) => containerd.ok(args),
         }
     }
 
     fn pid(&self) -> i32 {
         match self {
-            Self::Wharf(daemon) => daemon.pid(),
+            Self::Wharf(daemon) | Self::Ctr(daemon) => daemon.pid(),
             Self::Containerd(containerd) => containerd.pid(),
         }
     }
 
     fn namespace(&self) -> &str {
         match self {
-            Self::Wharf(daemon) => daemon.namespace(),
+            Self::Wharf(daemon) | Self::Ctr(daemon) => daemon.namespace(),
             Self::Containerd(containerd) => containerd.namespace(),
         }
     }
@@ -135,24 +147,24 @@ fn images() {
         // A fresh root each time: nothing is here already.
         let pull = |peer: &Peer| milliseconds(peer.time(["images", "pull", "--plain-http", &reference]));
         let name = format!("pull and unpack, 8 layers, 384 MiB {packing:?}").to_lowercase();
-        report(&name, "ms", fresh(3, pull));
+        report(&name, "ms", fresh(Peer::both, 3, pull));
         if packing == Packing::Gzip {
             let archive = images::oci_archive(&layout);
             let args = ["images", "import", "--base-name", "bench/large", archive.to_str().unwrap()];
-            report("import of the same", "ms", fresh(3, |peer| milliseconds(peer.time(args))));
+            report("import of the same", "ms", fresh(Peer::both, 3, |peer| milliseconds(peer.time(args))));
         }
     }
 }
 
 /// As [`in_turn`], with new daemons for each turn.
-fn fresh(turns: usize, measure: impl Fn(&Peer) -> f64) -> [f64; 2] {
-    let turns: Vec<_> = (0..turns).map(|_| in_turn(&Peer::both(), 1, &measure)).collect();
+fn fresh(start: fn() -> [Peer; 2], turns: usize, measure: impl Fn(&Peer) -> f64) -> [f64; 2] {
+    let turns: Vec<_> = (0..turns).map(|_| in_turn(&start(), 1, &measure)).collect();
     [0, 1].map(|peer| median(turns.iter().map(|figures| figures[peer]).collect()))
 }
 
-fn lists() {
-    let peers = Peer::both();
-    for peer in &peers {
+/// Gives the busybox image a thousand more names.
+fn tag(peers: &[Peer; 2]) {
+    for peer in peers {
         for hundred in 0..10 {
             let names: Vec<_> = (0..100).map(|n| format!("docker.io/library/name:{}", hundred * 100 + n)).collect();
             let names = names.iter().map(String::as_str);
@@ -160,6 +172,38 @@ fn lists() {
             peer.ok(args.as_slice());
         }
     }
+}
+
+/// The real `ctr` on both.
+fn ctr() {
+    let peers = Peer::both_by_ctr();
+    let run = ["run", "--rm", BUSYBOX, "bench", "true"];
+    let _ = in_turn(&peers, 3, |peer| milliseconds(peer.time(run)));
+    report("ctr: run --rm busybox true (0.5)", "ms", in_turn(&peers, 31, |peer| milliseconds(peer.time(run))));
+    tag(&peers);
+    report("ctr: images ls of 1,000 (0.67)", "ms", in_turn(&peers, 5, |peer| milliseconds(peer.time("images ls"))));
+    for peer in &peers {
+        for number in 0..1000 {
+            peer.ok(["containers", "create", BUSYBOX, &format!("c{number}"), "true"]);
+        }
+    }
+    let list = in_turn(&peers, 15, |peer| milliseconds(peer.time("containers ls")));
+    report("ctr: containers ls of 1,000 (0.7)", "ms", list);
+    drop(peers);
+    let layout = images::large(8, 48, Packing::Gzip);
+    let registry = Registry::start();
+    let reference = registry.push(&layout, "bench/large:latest");
+    let pull = |peer: &Peer| milliseconds(peer.time(["images", "pull", "--plain-http", &reference]));
+    report("ctr: pull and unpack, 384 MiB gzip (0.5)", "ms", fresh(Peer::both_by_ctr, 3, pull));
+    let archive = images::oci_archive(&layout);
+    let args = ["images", "import", "--base-name", "bench/large", archive.to_str().unwrap()];
+    let import = |peer: &Peer| milliseconds(peer.time(args));
+    report("ctr: import of the same (0.5)", "ms", fresh(Peer::both_by_ctr, 3, import));
+}
+
+fn lists() {
+    let peers = Peer::both();
+    tag(&peers);
     report("images ls of 1,000", "ms", in_turn(&peers, 5, |peer| milliseconds(peer.time("images ls"))));
     let created = [0, 1].map(|peer: usize| {
         let begin = Instant::now();
@@ -178,7 +222,8 @@ fn main() {
     // `cargo bench` passes flags of its own.
     let chosen: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     println!("{:<44} {:>10} {:>12} {:<4} {:>7}", "", "wharf", "containerd", "", "ratio");
-    let parts: [(&str, fn()); 4] = [("run", run), ("memory", memory), ("images", images), ("lists", lists)];
+    let parts: [(&str, fn()); 5] =
+        [("run", run), ("ctr", ctr), ("memory", memory), ("images", images), ("lists", lists)];
     for (name, part) in parts {
         if chosen.is_empty() || chosen.iter().any(|word| word == name) {
             part();

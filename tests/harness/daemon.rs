@@ -218,6 +218,13 @@ impl Daemon {
         self.client_named("ctr").run(args)
     }
 
+    /// Runs Debian's `ctr`.
+    #[must_use]
+    pub fn real_ctr(&self, args: impl Args) -> Output {
+        let client = Program::new("ctr").env("CONTAINERD_ADDRESS", self.address());
+        client.env("CONTAINERD_NAMESPACE", &self.namespace).run(args)
+    }
+
     /// Runs `wharf` on a terminal of its own.
     #[must_use]
     pub fn terminal(&self, args: impl Args) -> Pty {

@@ -115,6 +115,20 @@ impl Pty {
         String::from_utf8_lossy(&self.screen.text.lock().unwrap()).into_owned()
     }
 
+    /// All that was ever shown, when nothing more is to come because nobody holds the terminal but this.
+    #[must_use]
+    pub fn screen_at_end(&self) -> String {
+        let mut before = self.screen();
+        loop {
+            thread::sleep(Duration::from_millis(50));
+            let now = self.screen();
+            if now == before {
+                return now;
+            }
+            before = now;
+        }
+    }
+
     /// Changes the terminal's size; the kernel tells the program by SIGWINCH.
     pub fn resize(&self, rows: u16, columns: u16) {
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod ctr;
 mod docker;
 mod docker_restarts;
 mod events;

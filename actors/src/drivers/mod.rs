@@ -7,6 +7,7 @@ pub(crate) mod fake;
 pub(crate) mod files;
 pub mod mount;
 pub mod registry;
+pub mod scratch;
 pub mod shim;
 pub mod snapshotter;
 
@@ -83,7 +84,8 @@ impl Drivers {
         })
     }
 
-    /// Makes the folder for mounts of the differ, and takes down what a crash left in it.
+    /// Makes the folder for what is needed for a moment, mounts of the differ above all, and takes down what a crash left
+    /// in it.
     pub(crate) fn open_scratch(config: &SystemConfig) -> Answer<differ::ApplyOptions> {
         let scratch = config.state.join("scratch");
         std::fs::DirBuilder::new()
@@ -92,6 +94,7 @@ impl Drivers {
             .create(&scratch)
             .map_err(|e| Refusal::io(format!("make {}", scratch.display()), &e))?;
         mount::TempMount::sweep(&scratch)?;
+        scratch::ScratchFolder::sweep(&scratch)?;
         let limits = differ::ApplyLimits { total_bytes: config.layer_max_bytes, ..Default::default() };
         Ok(differ::ApplyOptions { limits, scratch: Some(scratch), ..Default::default() })
     }

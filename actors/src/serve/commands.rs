@@ -12,8 +12,8 @@ use wharf_messages::{
     namespace::{CreateNamespace, DeleteNamespace, UpdateNamespace},
     snapshot::{CleanupSnapshots, CommitSnapshot, PrepareSnapshot, RemoveSnapshot, UpdateSnapshot, ViewSnapshot},
     task::{
-        CheckpointTask, CloseIo, CreateTask, DeleteTask, ExecTask, KillTask, ListPids, PauseTask, ResizePty,
-        ResumeTask, StartTask, UpdateTask, WaitTask,
+        CloseIo, DeleteTask, ExecTask, KillTask, ListPids, PauseTask, ResizePty, ResumeTask, StartTask, UpdateTask,
+        WaitTask,
     },
 };
 
@@ -33,8 +33,8 @@ to_actor! {
     snapshots: PrepareSnapshot, ViewSnapshot, CommitSnapshot, RemoveSnapshot, UpdateSnapshot, CleanupSnapshots;
     images: CreateImage, UpdateImage;
     containers: CreateContainer, UpdateContainer, DeleteContainer;
-    tasks: CreateTask, StartTask, DeleteTask, KillTask, ExecTask, ResizePty, CloseIo, PauseTask, ResumeTask, ListPids,
-        CheckpointTask, UpdateTask, WaitTask;
+    tasks: StartTask, DeleteTask, KillTask, ExecTask, ResizePty, CloseIo, PauseTask, ResumeTask, ListPids, UpdateTask,
+        WaitTask;
     gc: CollectGarbage;
 }
 

@@ -1,8 +1,9 @@
 //! How a front end has a call done: one trait, one method, whatever the call's shape.
 //!
 //! Commands become messages to actors (`commands.rs`), queries become reads of the store (`queries.rs`), and what streams
-//! is in `streams.rs`, `transfer.rs` and `diff.rs`.
+//! has files of its own.
 
+mod checkpoint;
 mod commands;
 mod diff;
 mod queries;

@@ -7,12 +7,12 @@ use crate::{
     image_graph,
     runtime::{Scoped, blocking},
     snapshots::find,
-    task::ReadFigures,
+    task::{ReadFigures, machine::no_process},
 };
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use wharf_messages::{
-    Answer, Descriptor, Digest, Meta, Namespace, Platform, Refusal, SnapshotKey,
+    Answer, Descriptor, Digest, Meta, Namespace, Platform, SnapshotKey,
     container::{GetContainer, ListContainers},
     content::{GetContent, GetIngest, IngestStatus, ListContent, ListIngests},
     descriptor::media_type,
@@ -22,26 +22,30 @@ use wharf_messages::{
     lease::{ListLeaseResources, ListLeases},
     namespace::{GetNamespace, ListNamespaces, NamespaceRecord},
     restart::{GetRestart, Policy},
-    snapshot::{GetSnapshotMounts, GetSnapshotUsage, ListSnapshots, StatSnapshot},
+    snapshot::{GetSnapshotMounts, GetSnapshotUsage, ListSnapshots, SnapshotKind, StatSnapshot, Usage},
     system::{DaemonInfo, GetDaemonInfo, ListPlugins, PluginInfo},
     task::{GetMetrics, GetTask, ListTasks, TaskMetrics, TaskStatus},
 };
 use wharf_store::{IngestRow, Reader, Rows, refuse};
 
-/// Reads with `$read(call, wharf, meta, reader)` on a blocking thread.
+/// Reads with `$read(call, wharf, meta, reader)`: what may look at many rows on a blocking thread, what looks for one
+/// where it is asked. A look touches a few pages, which are in memory but for the first time; a client that makes a
+/// thousand of them would wait for the way to another thread and back longer than for the answers.
 macro_rules! to_store {
-    ($($call:ty => |$this:ident, $wharf:ident, $meta:ident, $reader:ident| $read:expr;)+) => {$(
+    ($($how:ident $call:ty => |$this:ident, $wharf:ident, $meta:ident, $reader:ident| $read:expr;)+) => {$(
         impl Serve for $call {
             async fn serve(self, wharf: Wharf, meta: Meta, _: CallIo<()>) -> Answer<Self::Reply> {
-                blocking(<Self as wharf_messages::Call>::NAME, move || {
+                let read = move || {
                     #[allow(unused_variables, reason = "not every query needs all of them")]
                     let ($this, $wharf, $meta, $reader) = (self, &wharf, &meta, wharf.store.read()?);
                     $read
-                })
-                .await
+                };
+                to_store!(@ $how $call, read)
             }
         }
     )+};
+    (@ look $call:ty, $read:ident) => { $read() };
+    (@ scan $call:ty, $read:ident) => { blocking(<$call as wharf_messages::Call>::NAME, $read).await };
 }
 
 /// The rows that the filters let through.
@@ -51,104 +55,106 @@ fn filtered<T: Fields>(rows: Rows<T>, filters: &[String]) -> Answer<Vec<T>> {
 }
 
 to_store! {
-    GetNamespace => |call, wharf, meta, reader| {
+    look GetNamespace => |call, wharf, meta, reader| {
         // An unknown one answers with no labels, as in containerd: it would be made by its first use.
         Ok(reader.namespace(&call.name)?.unwrap_or(NamespaceRecord { name: call.name, labels: BTreeMap::new() }))
     };
-    ListNamespaces => |call, wharf, meta, reader| filtered(reader.namespaces()?, &call.filters);
+    scan ListNamespaces => |call, wharf, meta, reader| filtered(reader.namespaces()?, &call.filters);
 
-    GetImage => |call, wharf, meta, reader| image(&reader, meta.namespace()?, &call.name);
-    ListImages => |call, wharf, meta, reader| filtered(reader.images(meta.namespace()?)?, &call.filters);
-    SummarizeImages => |call, wharf, meta, reader| {
+    look GetImage => |call, wharf, meta, reader| image(&reader, meta.namespace()?, &call.name);
+    scan ListImages => |call, wharf, meta, reader| filtered(reader.images(meta.namespace()?)?, &call.filters);
+    scan SummarizeImages => |call, wharf, meta, reader| {
         let namespace = meta.namespace()?;
         let images = filtered(reader.images(namespace)?, &call.filters)?;
         let mut graphs = Graphs { wharf, reader: &reader, namespace, known: BTreeMap::new() };
         images.into_iter().map(|image| graphs.summary(image)).collect()
     };
-    ResolveImage => |call, wharf, meta, reader| resolve_image(wharf, &reader, meta.namespace()?, &call);
+    scan ResolveImage => |call, wharf, meta, reader| resolve_image(wharf, &reader, meta.namespace()?, &call);
 
-    GetContent => |call, wharf, meta, reader| {
+    look GetContent => |call, wharf, meta, reader| {
         reader.content(meta.namespace()?, &call.digest)?.ok_or_else(|| refuse::no_content(&call.digest))
     };
-    ListContent => |call, wharf, meta, reader| filtered(reader.contents(meta.namespace()?)?, &call.filters);
-    GetIngest => |call, wharf, meta, reader| {
+    scan ListContent => |call, wharf, meta, reader| filtered(reader.contents(meta.namespace()?)?, &call.filters);
+    scan GetIngest => |call, wharf, meta, reader| {
         let row = reader.ingest(meta.namespace()?, &call.reference)?;
         status(wharf, row.ok_or_else(|| refuse::no_ingest(&call.reference))?)
     };
-    ListIngests => |call, wharf, meta, reader| {
+    scan ListIngests => |call, wharf, meta, reader| {
         let filters = Filters::parse(&call.filters)?;
         let statuses = reader.ingests(meta.namespace()?)?.map(|row| status(wharf, row?));
         statuses.filter(|status| status.as_ref().map_or(true, |status| filters.matches(status))).collect()
     };
 
-    GetSnapshotMounts => |call, wharf, meta, reader| {
+    look GetSnapshotMounts => |call, wharf, meta, reader| {
         let namespace = meta.namespace()?;
         let snapshotters = &wharf.drivers.snapshotters;
         let name = snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
         snapshotters.mounts(&reader, namespace, &name, &call.key)
     };
-    StatSnapshot => |call, wharf, meta, reader| {
+    look StatSnapshot => |call, wharf, meta, reader| {
         let namespace = meta.namespace()?;
         let name = wharf.drivers.snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
         find(&reader, namespace, &name, &call.key).map(|row| row.info)
     };
-    ListSnapshots => |call, wharf, meta, reader| {
+    scan ListSnapshots => |call, wharf, meta, reader| {
         let namespace = meta.namespace()?;
         let name = wharf.drivers.snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
         let rows = reader.snapshots(namespace, &name)?.map(|row| row.map(|row| row.info));
         filtered(Box::new(rows), &call.filters)
     };
-    GetSnapshotUsage => |call, wharf, meta, reader| {
+    scan GetSnapshotUsage => |call, wharf, meta, reader| {
         let namespace = meta.namespace()?;
         let snapshotters = &wharf.drivers.snapshotters;
         let name = snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
         let row = find(&reader, namespace, &name, &call.key)?;
         match row.usage {
             Some(usage) => Ok(usage),
+            // Nothing can be written into one.
+            None if row.info.kind == SnapshotKind::View => Ok(Usage::default()),
             None => snapshotters.backend(&name)?.usage(row.id),
         }
     };
 
-    GetContainer => |call, wharf, meta, reader| {
+    look GetContainer => |call, wharf, meta, reader| {
         let namespace = meta.namespace()?;
         reader.container(namespace, &call.id)?.ok_or_else(|| refuse::no_container(namespace, &call.id))
     };
-    ListContainers => |call, wharf, meta, reader| filtered(reader.containers(meta.namespace()?)?, &call.filters);
+    scan ListContainers => |call, wharf, meta, reader| filtered(reader.containers(meta.namespace()?)?, &call.filters);
 
-    GetTask => |call, wharf, meta, reader| {
+    look GetTask => |call, wharf, meta, reader| {
         let row = reader.task(meta.namespace()?, &call.container_id)?;
         let row = row.ok_or_else(|| refuse::no_task(&call.container_id))?;
-        let process = row.process(call.exec_id.as_ref()).ok_or_else(|| {
-            let exec = call.exec_id.as_ref().map(ToString::to_string).unwrap_or_default();
-            Refusal::not_found(format!("process {exec} of task {}", call.container_id))
+        let process = row.process(call.exec_id.as_ref()).ok_or_else(|| match &call.exec_id {
+            None => refuse::no_task(&call.container_id),
+            Some(exec) => no_process(exec),
         });
         Ok(process?.to_process(&call.container_id))
     };
-    ListTasks => |call, wharf, meta, reader| {
+    scan ListTasks => |call, wharf, meta, reader| {
         let rows = reader.tasks(meta.namespace()?)?.map(|row| row.map(|row| row.init.to_process(&row.container_id)));
         filtered(Box::new(rows), &call.filters)
     };
 
-    GetRestart => |call, wharf, meta, reader| {
+    look GetRestart => |call, wharf, meta, reader| {
         let (namespace, id) = (meta.namespace()?, &call.container_id);
         reader.container(namespace, id)?.ok_or_else(|| refuse::no_container(namespace, id))?;
         reader.restart(namespace, id)
     };
-    GetHealth => |call, wharf, meta, reader| {
+    look GetHealth => |call, wharf, meta, reader| {
         let (namespace, id) = (meta.namespace()?, &call.container_id);
         reader.container(namespace, id)?.ok_or_else(|| refuse::no_container(namespace, id))?;
         reader.health(namespace, id)
     };
-    ListHealth => |call, wharf, meta, reader| reader.healths(meta.namespace()?)?.collect();
+    scan ListHealth => |call, wharf, meta, reader| reader.healths(meta.namespace()?)?.collect();
 
-    ListLeases => |call, wharf, meta, reader| filtered(reader.leases(meta.namespace()?)?, &call.filters);
-    ListLeaseResources => |call, wharf, meta, reader| {
+    scan ListLeases => |call, wharf, meta, reader| filtered(reader.leases(meta.namespace()?)?, &call.filters);
+    scan ListLeaseResources => |call, wharf, meta, reader| {
         let namespace = meta.namespace()?;
         reader.lease(namespace, &call.id)?.ok_or_else(|| refuse::no_lease(&call.id))?;
         reader.lease_resources(namespace, &call.id)?.collect()
     };
 
-    GetDaemonInfo => |call, wharf, meta, reader| Ok(DaemonInfo {
+    look GetDaemonInfo => |call, wharf, meta, reader| Ok(DaemonInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         revision: option_env!("WHARF_REVISION").unwrap_or_default().to_owned(),
         uuid: wharf.store.uuid().to_owned(),
@@ -157,7 +163,7 @@ to_store! {
         root: wharf.config.root.to_string_lossy().into_owned(),
         state: wharf.config.state.to_string_lossy().into_owned(),
     });
-    ListPlugins => |call, wharf, meta, reader| {
+    look ListPlugins => |call, wharf, meta, reader| {
         let filters = Filters::parse(&call.filters)?;
         Ok(plugins(wharf).into_iter().filter(|plugin| filters.matches(plugin)).collect())
     };

@@ -27,6 +27,9 @@ use wharf_store::refuse;
 /// How often a client is shown progress at the most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
+/// The largest piece of a blob that is read where it is asked for.
+const READ_HERE_MAX_BYTES: u64 = 16 << 10;
+
 /// What a call answers whose client went away while it was being sent something.
 pub(super) fn client_gone() -> Refusal {
     Refusal::canceled("the client went away")
@@ -87,27 +90,40 @@ impl Serve for PullImage {
 
 impl Serve for ReadContent {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<Vec<u8>>) -> Answer<()> {
-        let namespace = meta.namespace()?.clone();
+        // The namespace's own row decides, not the file that another one may have.
+        if wharf.store.read()?.content(meta.namespace()?, &self.digest)?.is_none() {
+            return Err(refuse::no_content(&self.digest));
+        }
+        let (mut file, size_bytes) = wharf.store.blobs().read(&self.digest)?;
+        if self.offset_bytes > size_bytes {
+            return Err(Refusal::out_of_range(format!(
+                "offset {} of content {} with {size_bytes} bytes",
+                self.offset_bytes, self.digest
+            )));
+        }
+        let offset = SeekFrom::Start(self.offset_bytes);
+        file.seek(offset).map_err(|e| Refusal::io(format!("read content {}", self.digest), &e))?;
+        let rest = size_bytes - self.offset_bytes;
+        let mut wanted = if self.size_bytes == 0 { rest } else { self.size_bytes.min(rest) };
+        let digest = self.digest;
+        let mut next = move |length: usize| -> Answer<Vec<u8>> {
+            let doing = |e: std::io::Error| Refusal::io(format!("read content {digest}"), &e);
+            let mut chunk = vec![0; length];
+            file.read_exact(&mut chunk).map_err(doing)?;
+            Ok(chunk)
+        };
+        // A manifest or a configuration: the way to another thread and back would take longer than reading it.
+        if wanted <= READ_HERE_MAX_BYTES {
+            if wanted > 0 {
+                let chunk = next(wanted as usize)?;
+                io.items.send(chunk).await.map_err(|_| client_gone())?;
+            }
+            return Ok(());
+        }
         blocking("content.read", move || {
-            // The namespace's own row decides, not the file that another one may have.
-            if wharf.store.read()?.content(&namespace, &self.digest)?.is_none() {
-                return Err(refuse::no_content(&self.digest));
-            }
-            let (mut file, size_bytes) = wharf.store.blobs().read(&self.digest)?;
-            if self.offset_bytes > size_bytes {
-                return Err(Refusal::out_of_range(format!(
-                    "offset {} of content {} with {size_bytes} bytes",
-                    self.offset_bytes, self.digest
-                )));
-            }
-            let doing = |e: &std::io::Error| Refusal::io(format!("read content {}", self.digest), e);
-            file.seek(SeekFrom::Start(self.offset_bytes)).map_err(|e| doing(&e))?;
-            let rest = size_bytes - self.offset_bytes;
-            let mut wanted = if self.size_bytes == 0 { rest } else { self.size_bytes.min(rest) };
             while wanted > 0 {
                 let length = usize::try_from(wanted).unwrap_or(usize::MAX).min(READ_CHUNK_MAX_BYTES);
-                let mut chunk = vec![0; length];
-                file.read_exact(&mut chunk).map_err(|e| doing(&e))?;
+                let chunk = next(length)?;
                 wanted -= length as u64;
                 io.items.blocking_send(chunk).map_err(|_| client_gone())?;
             }

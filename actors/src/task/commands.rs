@@ -224,7 +224,8 @@ impl Handler<Ask<CheckpointTask>> for TaskActor {
     fn handle(&mut self, ask: Ask<CheckpointTask>, ctx: &mut Ctx<Self>) {
         let Ask { call, reply, .. } = ask;
         if call.image_path.is_empty() {
-            let refusal = Refusal::not_implemented("checkpoint into the content store: give an image path");
+            // The content store is the affair of whoever asks: the runtime writes into folders only.
+            let refusal = Refusal::invalid("a checkpoint needs a folder to be written to");
             return reply.send(Err(refusal));
         }
         let shim = match self.machine.permit(&Verb::Reach).and_then(|()| self.shim()) {

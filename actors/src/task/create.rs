@@ -1,14 +1,14 @@
 //! Making a task: the intent, then shim and first process, then the fact.
 
 use super::{
-    TaskActor, TaskDeps,
+    RestoreTask, TaskActor, TaskDeps,
     machine::{Phase, Step, Verb},
 };
 use crate::{
-    drivers::shim::{CreateProcess, Launch, Shim, ShimAddress, TaskId, restore_path},
+    drivers::shim::{CHECKPOINT_FOLDER, CreateProcess, Launch, Shim, ShimAddress, TaskId, restore_path},
     runtime::{Ask, Ctx, Handler, ReplyTo, blocking},
 };
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 use wharf_messages::{
     Answer, Mount, Refusal, SnapshotKey, SnapshotterName,
     event::Event,
@@ -54,15 +54,13 @@ async fn make(
         }
     };
     let options = launch.runtime.options.clone();
-    let checkpoint = restore_path(options.as_ref())?;
-    let (address, shim) = deps.shims.launch(launch).await?;
-    let create = CreateProcess {
-        bundle: deps.shims.bundle_path(id),
-        rootfs: rootfs.clone(),
-        stdio,
-        checkpoint: checkpoint.clone(),
-        options,
+    let bundle = deps.shims.bundle_path(id);
+    let checkpoint = match &launch.checkpoint {
+        Some(_) => format!("{bundle}/{CHECKPOINT_FOLDER}"),
+        None => restore_path(options.as_ref())?,
     };
+    let (address, shim) = deps.shims.launch(launch).await?;
+    let create = CreateProcess { bundle, rootfs: rootfs.clone(), stdio, checkpoint: checkpoint.clone(), options };
     match shim.create(create).await {
         Ok(pid) => Ok(Made { address, shim, rootfs, checkpoint, pid }),
         Err(refusal) => {
@@ -76,15 +74,22 @@ impl Handler<Ask<CreateTask>> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<CreateTask>, ctx: &mut Ctx<Self>) {
-        let Ask { call, reply, .. } = ask;
+        self.create(ask.call, None, ask.reply, ctx);
+    }
+}
+
+impl Handler<Ask<RestoreTask>> for TaskActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<RestoreTask>, ctx: &mut Ctx<Self>) {
+        self.create(ask.call.create, Some(ask.call.image), ask.reply, ctx);
+    }
+}
+
+impl TaskActor {
+    fn create(&mut self, call: CreateTask, checkpoint: Option<PathBuf>, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
         if let Err(refusal) = self.machine.permit(&Verb::Create) {
             return reply.send(Err(refusal));
-        }
-        if call.checkpoint.is_some() {
-            // A checkpoint in the content store would have to be unpacked first; the shim restores from a folder only.
-            let path = call.checkpoint.as_ref().map(|d| d.digest.to_string()).unwrap_or_default();
-            return reply
-                .send(Err(Refusal::not_implemented(format!("restore task {} from {path}", self.id.container))));
         }
         let container = self
             .deps
@@ -126,7 +131,13 @@ impl Handler<Ask<CreateTask>> for TaskActor {
         self.machine.phase = Phase::Creating;
         self.machine.put(None, Step::Adding);
         self.row = Some(row.clone());
-        let launch = Launch { task: self.id.clone(), runtime, runtime_path: call.runtime_path, spec_json: spec.value };
+        let launch = Launch {
+            task: self.id.clone(),
+            runtime,
+            runtime_path: call.runtime_path,
+            spec_json: spec.value,
+            checkpoint,
+        };
         let snapshot = container.snapshotter.zip(container.snapshot_key);
         let (rootfs, stdio) = (call.rootfs, call.stdio);
         // TASK-1: the intent first.
@@ -159,9 +170,7 @@ impl Handler<Ask<CreateTask>> for TaskActor {
             );
         });
     }
-}
 
-impl TaskActor {
     fn created(&mut self, made: Result<Made, NotMade>, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
         match made {
             Ok(made) => {

@@ -144,7 +144,7 @@ impl Machine {
             },
             Verb::Exec(exec) => {
                 if self.processes.contains_key(&Some(exec.clone())) {
-                    return Err(Refusal::already_exists(format!("exec {exec} of task {id}")));
+                    return Err(Refusal::already_exists(format!("id {exec}")));
                 }
                 match self.step(&None)? {
                     Step::Created | Step::Starting | Step::Running => Ok(()),
@@ -184,7 +184,10 @@ impl Machine {
     /// # Errors
     /// `NotFound` if there is none of that name.
     pub fn step(&self, process: &ProcessId) -> Answer<Step> {
-        self.processes.get(process).copied().ok_or_else(|| Refusal::not_found(self.name(process)))
+        self.processes.get(process).copied().ok_or_else(|| match process {
+            None => Refusal::not_found(self.name(process)),
+            Some(exec) => no_process(exec),
+        })
     }
 
     /// Moves a process; making it known if it was not.
@@ -220,6 +223,11 @@ impl Machine {
     fn cannot(&self, what: &str, process: &ProcessId, why: &str) -> Refusal {
         Refusal::failed_precondition(format!("cannot {what} {}: it {why}", self.name(process)))
     }
+}
+
+/// `process does not exist x: not found`
+pub fn no_process(exec: &ExecId) -> Refusal {
+    Refusal::not_found(format!("process does not exist {exec}"))
 }
 
 #[cfg(test)]

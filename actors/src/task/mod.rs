@@ -294,5 +294,22 @@ impl crate::runtime::Request for ReadFigures {
     const QUERY: bool = true;
 }
 
+/// Makes a task from a checkpoint that lies in a folder, which becomes its bundle's.
+#[derive(Debug, Clone)]
+pub struct RestoreTask {
+    /// Whose.
+    pub container_id: ContainerId,
+    /// What is asked for beside the checkpoint.
+    pub create: wharf_messages::task::CreateTask,
+    /// The folder.
+    pub image: std::path::PathBuf,
+}
+
+impl crate::runtime::Request for RestoreTask {
+    type Reply = Process;
+    const NAME: &'static str = "task.restore";
+    const QUERY: bool = false;
+}
+
 #[cfg(test)]
 mod tests;

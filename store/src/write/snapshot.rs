@@ -79,7 +79,7 @@ impl Scope<'_, '_, '_> {
         }
         let old = self.snapshot(ns, snapshotter, key)?.ok_or_else(|| refuse::no_snapshot(key))?;
         if old.info.kind != SnapshotKind::Active {
-            return Err(Refusal::failed_precondition(format!("snapshot {key:?} is not active")).into());
+            return Err(refuse::not_active(key).into());
         }
         let (parent, parent_id) = match (&old.info.parent, parent) {
             (None, Some(late)) => (Some(late.clone()), Some(self.parent(ns, snapshotter, late)?)),
@@ -157,9 +157,9 @@ impl Scope<'_, '_, '_> {
     /// The id of what a snapshot is to stand on.
     fn parent(&mut self, ns: &Namespace, snapshotter: &SnapshotterName, parent: &SnapshotKey) -> Done<u64> {
         let row = self.snapshot(ns, snapshotter, parent)?;
-        let row = row.ok_or_else(|| Refusal::not_found(format!("parent snapshot {parent} does not exist")))?;
+        let row = row.ok_or_else(|| refuse::no_parent(parent))?;
         if row.info.kind != SnapshotKind::Committed {
-            return Err(Refusal::invalid(format!("parent {parent:?} is not committed snapshot")).into());
+            return Err(refuse::parent_not_committed(parent).into());
         }
         Ok(row.id)
     }

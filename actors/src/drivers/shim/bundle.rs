@@ -10,7 +10,8 @@
 //!   exits/         a JSON file a process that has ended (the shim writes them)
 //! ```
 
-use super::TaskId;
+use super::{CHECKPOINT_FOLDER, TaskId};
+use crate::drivers::{files::remove_tree, mount::mount_points};
 use nix::{
     errno::Errno,
     mount::{MntFlags, umount2},
@@ -112,6 +113,15 @@ impl Bundle {
         })
     }
 
+    /// Takes over a folder with a checkpoint, which is on the same file system.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn take_checkpoint(&self, folder: &Path) -> Answer<()> {
+        let path = self.path.join(CHECKPOINT_FOLDER);
+        fs::rename(folder, &path).map_err(|e| Refusal::io(format!("move a checkpoint to {}", path.display()), &e))
+    }
+
     /// Notes the shim's program.
     ///
     /// # Errors
@@ -180,8 +190,12 @@ impl Bundle {
                 Err(errno) => return Err(Refusal::io(doing(), &errno.into())),
             }
         }
-        // The root file system of a spec with its own root path is not ours to delete; an unmounted rootfs/ is empty.
+        // What a runtime made in a rootfs/ on which nothing was mounted is nobody's. What is mounted below belongs to
+        // somebody, and stays: then the folder cannot be removed.
         match fs::remove_dir(&rootfs) {
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty && !mounted_below(&rootfs)? => {
+                remove_tree(&rootfs).map_err(|e| Refusal::io(doing(), &e))?;
+            }
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Refusal::io(doing(), &e)),
             _ => {}
         }
@@ -258,6 +272,12 @@ fn folders(path: &Path) -> Answer<Vec<String>> {
     Ok(names)
 }
 
+/// Whether anything is mounted in a folder.
+fn mounted_below(folder: &Path) -> Answer<bool> {
+    let points = mount_points().map_err(|e| Refusal::io("read the table of mounts", &e))?;
+    Ok(points.iter().any(|point| point.path.starts_with(folder)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +296,8 @@ mod tests {
         assert_eq!(bundle.binary(), None);
         bundle.note_binary(Path::new("/bin/a-shim")).unwrap();
         assert_eq!(bundle.binary(), Some("/bin/a-shim".into()));
+        // As a runtime leaves it that was given nothing to mount.
+        fs::create_dir(bundle.path().join("rootfs/proc")).unwrap();
         bundle.remove().unwrap();
         bundle.remove().unwrap();
         assert!(Bundle::all(state.path()).unwrap().is_empty());

@@ -131,7 +131,13 @@ impl ShimLauncher for ProcessShims {
         let bundle = self.bundle(&task);
         let making = bundle.clone();
         let noted = binary.clone();
-        let make = move || making.create(&launch.spec_json).and_then(|()| making.note_binary(&noted));
+        let make = move || {
+            making.create(&launch.spec_json)?;
+            if let Some(checkpoint) = &launch.checkpoint {
+                making.take_checkpoint(checkpoint)?;
+            }
+            making.note_binary(&noted)
+        };
         spawn_blocking(make).await.map_err(joined)??;
         let log = follow_log(&task, &bundle);
         let started = async {

@@ -18,10 +18,10 @@ pub use binary::ShimBinaries;
 pub use bundle::{Bundle, ExitRecord};
 pub use events::{ShimEvent, ShimEvents, forward};
 pub use launcher::{ProcessShims, ShimSettings};
-pub use options::restore_path;
+pub use options::{checkpoint_path, restore_path};
 
 use async_trait::async_trait;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 use wharf_messages::{
     Answer, Any, ContainerId, ExecId, Labels, Mount, Namespace, Timestamp,
     container::Runtime,
@@ -73,6 +73,9 @@ impl From<&ShimAddress> for wharf_store::ShimRecord {
     }
 }
 
+/// Where a bundle has the checkpoint that its task is restored from.
+pub const CHECKPOINT_FOLDER: &str = "checkpoint";
+
 /// What a new shim needs to know.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -84,6 +87,8 @@ pub struct Launch {
     pub runtime_path: String,
     /// The OCI runtime spec, JSON.
     pub spec_json: Vec<u8>,
+    /// A folder with a checkpoint; it becomes the bundle's [`CHECKPOINT_FOLDER`].
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// What a task's first process is made from.

@@ -260,7 +260,7 @@ fn words_with_the_shim() {
         assert_eq!(kind(ask.ask(meta(), missing).await), RefusalKind::NotFound);
         let checkpoint =
             |path: &str| CheckpointTask { container_id: web(), image_path: path.to_owned(), options: None };
-        assert_eq!(kind(ask.ask(meta(), checkpoint("")).await), RefusalKind::NotImplemented);
+        assert_eq!(kind(ask.ask(meta(), checkpoint("")).await), RefusalKind::InvalidArgument);
         ask.ask(meta(), checkpoint("/somewhere")).await.unwrap();
         assert_eq!(stage.story(), ["created", "started", "checkpointed"]);
     });

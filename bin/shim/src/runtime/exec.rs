@@ -174,7 +174,9 @@ fn enter(process: &Process, spec: &Spec, console: Option<UnixStream>) -> Result<
     capabilities::reset_effective(&*syscall).doing("take the capabilities along")?;
     sys::forget_kept_capabilities().doing("drop capabilities")?;
     if entered.is_err() {
-        std::env::set_current_dir(cwd).doing(&format!("chdir to {}", cwd.display()))?;
+        std::env::set_current_dir(cwd).map_err(|error| {
+            format!("chdir to cwd ({cwd:?}) set in config.json failed: {}", executor::in_small_letters(&error))
+        })?;
     }
     inside().doing("check the working folder")?;
     let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());

@@ -87,7 +87,7 @@ pub fn run(process: Option<&Process>) -> Result<std::convert::Infallible, String
 }
 
 /// The kernel's reason as runtimes write it: `exec format error`.
-fn in_small_letters(error: &io::Error) -> String {
+pub fn in_small_letters(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

@@ -3,6 +3,7 @@
 //! Every verb that does more than read and write a few files runs in a process of its own. It is started here, reaped
 //! by the event loop, and its outcome is read by [`Running::outcome`]; the shim never waits for it.
 
+pub mod as_runc;
 pub mod device_folders;
 pub mod embedded;
 pub mod exec;
@@ -156,7 +157,11 @@ impl Running {
             (_, Some(signal)) => format!("the runtime was killed by signal {signal}"),
             _ => "the runtime failed".to_owned(),
         });
-        Err(Refusal::unknown(format!("OCI runtime {} failed: {reason}", self.what)))
+        Err(Refusal::unknown(match (self.what, status.exit_status()) {
+            // In go-runc's words, which is what clients have come to read here.
+            ("checkpoint", Some(code)) => format!("runc did not terminate successfully: exit status {code}: {reason}"),
+            (what, _) => format!("OCI runtime {what} failed: {reason}"),
+        }))
     }
 }
 

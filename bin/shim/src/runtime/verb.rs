@@ -9,7 +9,7 @@ use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use serde::{Deserialize, Serialize};
 
-use super::{device_folders, exec, executor, report, trace};
+use super::{as_runc, device_folders, exec, executor, report, trace};
 use crate::sys;
 
 /// The first argument of a verb's process.
@@ -96,6 +96,7 @@ fn run(order: &Order) -> Result<Option<i32>, String> {
             if !no_new_keyring {
                 new_keyring(&order.id)?;
             }
+            as_runc::complete(bundle).map_err(|error| format!("complete the bundle: {error}"))?;
             let container = ContainerBuilder::new(order.id.clone(), SyscallType::default())
                 .with_executor(executor::Command)
                 .with_root_path(&order.root)
@@ -109,11 +110,14 @@ fn run(order: &Order) -> Result<Option<i32>, String> {
                 .build()
                 .map_err(explain)?;
             let pid = container.pid().ok_or("the container has no process")?.as_raw();
-            device_folders::tidy(bundle, pid).map_err(|error| {
+            let give_up = |what: &str, error: std::io::Error| {
                 // What is not as it was ordered must not run. Gone already is as good.
                 let _ = sys::kill(pid, libc::SIGKILL);
-                format!("set the modes of the devices' folders: {error}")
-            })?;
+                format!("{what}: {error}")
+            };
+            device_folders::tidy(bundle, pid)
+                .map_err(|error| give_up("set the modes of the devices' folders", error))?;
+            as_runc::raise_loopback(bundle, pid).map_err(|error| give_up("bring the loopback device up", error))?;
             Ok(Some(pid))
         }
         Verb::Start => load(order)?.start().map_err(explain).map(|()| None),

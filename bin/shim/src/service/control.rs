@@ -192,6 +192,11 @@ impl Shim {
     }
 
     pub(crate) fn finish_checkpoint(&mut self, id: &str, path: String, to: ReplyTo, outcome: Answer<Option<i32>>) {
+        let bundle = self.containers.get(id).map(|container| container.bundle.join("criu-dump.log"));
+        let outcome = outcome.map_err(|refusal| match bundle {
+            Some(log) => Refusal { detail: format!("{} path= {}", refusal.detail, log.display()), ..refusal },
+            None => refusal,
+        });
         let answer = outcome.and_then(|_| {
             let event = TaskCheckpointed { container_id: id.to_owned(), checkpoint: path, ..Default::default() };
             self.publisher.publish(&mut self.reactor, topics::TASK_CHECKPOINTED_EVENT_TOPIC, &event);

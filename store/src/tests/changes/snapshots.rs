@@ -55,7 +55,7 @@ fn snapshots() {
             (Change::PrepareSnapshot(active("n", Some("zz"), 9)), "parent snapshot zz does not exist: not found"),
             (
                 Change::PrepareSnapshot(active("n", Some("v"), 9)),
-                "parent \"v\" is not committed snapshot: invalid argument",
+                "failed to create snapshot: parent \"v\" is not committed snapshot: invalid argument",
             ),
             (Change::PrepareSnapshot(active("n", None, 2)), "snapshot n: id 2 of overlayfs is taken"),
             (
@@ -63,8 +63,14 @@ fn snapshots() {
                 "snapshot r must be made as an active one or a view, with an id above 0: invalid argument",
             ),
             (commit_snapshot("zz", "new", None), "snapshot zz does not exist: not found"),
-            (commit_snapshot("v", "new", None), "snapshot \"v\" is not active: failed precondition"),
-            (commit_snapshot("layer2", "new", None), "snapshot \"layer2\" is not active: failed precondition"),
+            (
+                commit_snapshot("v", "new", None),
+                "failed to commit snapshot: snapshot \"v\" is not active: failed precondition",
+            ),
+            (
+                commit_snapshot("layer2", "new", None),
+                "failed to commit snapshot: snapshot \"layer2\" is not active: failed precondition",
+            ),
             (commit_snapshot("v", "layer1", None), "snapshot \"layer1\": already exists"),
             (remove_snapshot("zz"), "snapshot zz does not exist: not found"),
             (remove_snapshot("layer1"), "cannot remove snapshot with child: failed precondition"),

@@ -37,7 +37,7 @@ fn container_in(wire: Option<Wire>) -> Answer<Container> {
     let wire = required("container", wire)?;
     let container::Runtime { name, options } = wire.runtime.unwrap_or_default();
     Ok(Container {
-        id: ContainerId::new(wire.id)?,
+        id: ContainerId::new(wire.id).map_err(|refusal| refusal.context("container.ID"))?,
         labels: wire.labels,
         image: wire.image,
         runtime: Runtime { name, options: options.map(any_in) },
@@ -83,7 +83,11 @@ impl Containers for Api {
     async fn create(&self, request: Request<CreateContainerRequest>) -> Reply<CreateContainerResponse> {
         self.unary(
             request,
-            |wire| Ok(CreateContainer { container: container_in(wire.container)? }),
+            |wire| {
+                let container = container_in(wire.container);
+                let container = container.map_err(|refusal| refusal.context("create container failed validation"))?;
+                Ok(CreateContainer { container })
+            },
             |made| CreateContainerResponse { container: Some(container(made)) },
         )
         .await

@@ -218,7 +218,7 @@ impl Tasks for Api {
             |wire| {
                 Ok(CheckpointTask {
                     container_id: ContainerId::new(wire.container_id)?,
-                    // Clients say it within the options, which are the runtime's.
+                    // Clients say it within the options.
                     image_path: String::new(),
                     options: wire.options.map(any_in),
                 })

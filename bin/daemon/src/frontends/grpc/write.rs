@@ -77,7 +77,7 @@ impl Session {
                     let reference = open.reference.clone();
                     drop(open);
                     self.api.call(self.meta.clone(), AbortIngest { reference }).await?;
-                    return Err(Refusal::already_exists(format!("blob with expected digest {expected}")));
+                    return Err(Refusal::already_exists(format!("blob with expected digest {expected} exists")));
                 }
                 let total_bytes = if total_bytes > 0 { total_bytes } else { open.total_bytes };
                 Open { total_bytes, expected: expected.or(open.expected), ..open }

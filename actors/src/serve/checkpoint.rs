@@ -1,0 +1,137 @@
+//! Checkpoints of tasks that are kept as content: packed when they are made, unpacked for a restore.
+//!
+//! The runtime knows folders only. What it wrote becomes one archive, as containerd makes it; the container's
+//! specification is kept beside it, because a restore needs the one that the processes were made by.
+//!
+//! # Spec
+//! containerd 1.6 `services/tasks/local.go`, `Checkpoint` and `Create`.
+
+use super::{CallIo, Serve};
+use crate::{
+    Wharf, content,
+    drivers::{differ, scratch::ScratchFolder, shim::checkpoint_path},
+    runtime::blocking,
+    task::RestoreTask,
+};
+use wharf_messages::{
+    Answer, Any, Call, Descriptor, Labels, Meta, Refusal,
+    descriptor::media_type::{self, Compression},
+    snapshot::MakeDiff,
+    task::{CheckpointTask, CreateTask, Process},
+};
+use wharf_store::refuse;
+
+/// What criu wrote, in one archive.
+const CHECKPOINT: &str = "application/vnd.containerd.container.criu.checkpoint.criu.tar";
+/// The container's specification: an `Any`, encoded.
+const CONFIG: &str = "application/vnd.containerd.container.checkpoint.config.v1+proto";
+
+impl Serve for CheckpointTask {
+    async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<()>) -> Answer<Vec<Descriptor>> {
+        let Self { container_id, image_path, options } = self;
+        let named = if image_path.is_empty() { checkpoint_path(options.as_ref())? } else { image_path };
+        if !named.is_empty() {
+            return wharf.actors.tasks.ask(meta, Self { container_id, image_path: named, options }).await;
+        }
+        let (store, namespace, id) = (wharf.store.clone(), meta.namespace()?.clone(), container_id.clone());
+        let spec = blocking(Self::NAME, move || {
+            let reader = store.read()?;
+            reader.task(&namespace, &id)?.ok_or_else(|| refuse::no_task(&id))?;
+            let container = reader.container(&namespace, &id)?.ok_or_else(|| refuse::no_container(&namespace, &id))?;
+            Ok(container.spec.unwrap_or_default())
+        })
+        .await?;
+        let folder = scratch(&wharf)?;
+        let image_path = folder.path().to_string_lossy().into_owned();
+        wharf.actors.tasks.ask(meta.clone(), Self { container_id, image_path, options }).await?;
+        let pack = MakeDiff {
+            lower: Vec::new(),
+            upper: vec![folder.mount()],
+            media_type: media_type::OCI_LAYER.to_owned(),
+            reference: String::new(),
+            labels: Labels::new(),
+        };
+        let packed = pack.serve(wharf.clone(), meta.clone(), io).await?;
+        let spec = encode(&spec);
+        let length = spec.len() as u64;
+        let config = content::insert(&wharf.drivers.content, &meta, spec, None, Labels::new()).await?;
+        blocking("remove a checkpoint's folder", move || {
+            drop(folder);
+            Ok(())
+        })
+        .await?;
+        Ok(vec![
+            Descriptor::new(CHECKPOINT.to_owned(), packed.digest, packed.size_bytes),
+            Descriptor::new(CONFIG.to_owned(), config, length),
+        ])
+    }
+}
+
+impl Serve for CreateTask {
+    async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<()>) -> Answer<Process> {
+        let Some(checkpoint) = self.checkpoint.clone() else { return wharf.actors.tasks.ask(meta, self).await };
+        if checkpoint.media_type != CHECKPOINT {
+            return Err(Refusal::invalid(format!("unsupported checkpoint type {:?}", checkpoint.media_type)));
+        }
+        let (store, namespace, folder) = (wharf.store.clone(), meta.namespace()?.clone(), scratch(&wharf)?);
+        let options = wharf.drivers.apply.clone();
+        let unpack = move || {
+            let digest = &checkpoint.digest;
+            if store.read()?.content(&namespace, digest)?.is_none() {
+                return Err(refuse::no_content(digest));
+            }
+            let (mut archive, _) = store.blobs().read(digest)?;
+            differ::apply(&mut archive, Compression::None, &[folder.mount()], &options, &|| io.cancel.is_cancelled())?;
+            Ok(folder)
+        };
+        let folder = wharf.pool.run("unpack a checkpoint", unpack).await?;
+        let restore =
+            RestoreTask { container_id: self.container_id.clone(), create: self, image: folder.path().to_owned() };
+        let restored = wharf.actors.tasks.ask(meta, restore).await;
+        // It is the bundle's by now, or nobody's.
+        blocking("remove a checkpoint's folder", move || {
+            drop(folder);
+            Ok(())
+        })
+        .await?;
+        restored
+    }
+}
+
+fn scratch(wharf: &Wharf) -> Answer<ScratchFolder> {
+    let parent = wharf.drivers.apply.scratch.clone().unwrap_or_else(std::env::temp_dir);
+    ScratchFolder::new(&parent)
+}
+
+/// An `Any` as protobuf has it: the type's URL is field 1, the value field 2.
+fn encode(any: &Any) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(any.type_url.len() + any.value.len() + 12);
+    for (tag, field) in [(0x0a, any.type_url.as_bytes()), (0x12, &any.value)] {
+        if field.is_empty() {
+            continue;
+        }
+        bytes.push(tag);
+        let mut length = field.len();
+        while length >= 0x80 {
+            bytes.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        bytes.push(length as u8);
+        bytes.extend_from_slice(field);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_any_is_encoded_as_protobuf_has_it() {
+        assert_eq!(encode(&Any::new("a", *b"bc")), b"\x0a\x01a\x12\x02bc");
+        assert_eq!(encode(&Any::default()), b"");
+        let long = encode(&Any::new("u", vec![7; 300]));
+        assert_eq!(long[..7], *b"\x0a\x01u\x12\xac\x02\x07");
+        assert_eq!(long.len(), 3 + 3 + 300);
+    }
+}

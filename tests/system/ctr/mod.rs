@@ -1,0 +1,55 @@
+//! Debian's `ctr` against wharfd and against Debian's containerd, command by command.
+//!
+//! Each scenario is run three times at once, in namespaces and folders of its own: by the real `ctr` on containerd, by
+//! the same on wharfd, and by wharf's own client under the name `ctr`. Exit codes, both outputs and the events that
+//! the daemons told are compared, without times and random names. wharfd has to answer as containerd does, or otherwise
+//! for a reason that stands in the table; what wharf's own client says is told beside it. Each test prints its table.
+
+mod containers;
+mod content;
+mod images;
+mod normal;
+mod rest;
+mod run;
+mod side;
+mod snapshots;
+mod step;
+mod tasks;
+mod world;
+
+use world::World;
+
+#[test]
+fn containers_are_the_same() {
+    World::compare(containers::SCENARIOS);
+}
+
+#[test]
+fn content_is_the_same() {
+    World::compare(content::SCENARIOS);
+}
+
+#[test]
+fn images_are_the_same() {
+    World::compare(images::SCENARIOS);
+}
+
+#[test]
+fn running_is_the_same() {
+    World::compare(run::SCENARIOS);
+}
+
+#[test]
+fn snapshots_are_the_same() {
+    World::compare(snapshots::SCENARIOS);
+}
+
+#[test]
+fn tasks_are_the_same() {
+    World::compare(tasks::SCENARIOS);
+}
+
+#[test]
+fn the_rest_is_the_same() {
+    World::compare(rest::SCENARIOS);
+}

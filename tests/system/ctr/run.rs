@@ -1,0 +1,133 @@
+//! `ctr run`.
+
+use super::step::{Scenario, sh};
+
+/// The scenarios.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "run: to the end",
+        events: None,
+        steps: &[
+            sh("ctr images import $ARCHIVE"),
+            sh("ctr run --rm $IMAGE a echo hello"),
+            sh("ctr run --rm $IMAGE a sh -c 'echo out; echo err >&2; exit 7'"),
+            sh("ctr run --rm $IMAGE a sh -c 'kill -9 $$'"),
+            // The client misses an end of its input that comes before it has started the task.
+            sh("(echo typed; sleep 1) | ctr run --rm $IMAGE a cat"),
+            sh("ctr run --rm $IMAGE a /nothing"),
+            sh("ctr run --rm $IMAGE a /etc").daemons_differ("says that it is a folder, as runc does since 1.1.6"),
+            sh("ctr run --rm --cwd /nowhere/there $IMAGE a pwd"),
+            sh("ctr run --rm --null-io $IMAGE a echo unseen"),
+            sh("ctr run --rm --log-uri file://$DIR/log $IMAGE a echo logged; cat log"),
+            sh("ctr run --rm docker.io/library/nothing:1 a true"),
+            sh("ctr run --rm $IMAGE"),
+            sh("ctr run"),
+            sh("ctr run $IMAGE a sh -c 'exit 3'"),
+            sh("ctr run $IMAGE a true"),
+            sh("ctr c ls; ctr t ls; ctr snapshots ls"),
+            sh("ctr c rm a"),
+            sh("ctr run --rm $IMAGE a head -c 3000000 /dev/zero | wc -c"),
+            sh("(head -c 3000000 /dev/zero; sleep 1) | ctr run --rm $IMAGE a wc -c"),
+        ],
+    },
+    Scenario {
+        name: "run: detached",
+        events: None,
+        steps: &[
+            sh("ctr images import $ARCHIVE"),
+            sh("ctr run -d --pid-file pid $IMAGE a sleep 100; test -s pid"),
+            sh("ctr run -d $IMAGE a sleep 100"),
+            sh("ctr t ls; ctr c ls"),
+            sh("ctr run --rm $IMAGE a true"),
+            sh("ctr run -d --rm $IMAGE b true"),
+            sh("ctr run -d --log-uri file://$DIR/log $IMAGE c sh -c 'echo logged; exit 2'; becomes c STOPPED; cat log"),
+            sh("ctr run -d --fifo-dir $DIR/fifos $IMAGE d sleep 100; ls fifos | wc -l"),
+            sh("ctr run -d --null-io $IMAGE e true; becomes e STOPPED"),
+            sh("ctr t rm e"),
+            sh("ctr t rm -f a d; ctr t rm c; ctr c rm a c d e"),
+            sh("ctr c ls; ctr t ls; ctr snapshots ls"),
+        ],
+    },
+    Scenario {
+        name: "run: on a terminal",
+        events: None,
+        steps: &[
+            sh("ctr images import $ARCHIVE"),
+            sh("ctr run --rm -t $IMAGE a sh -c 'read x; sleep 0.3; tty; stty size; exit 8'").typing(&[("", "typed\n")]),
+            sh("ctr run --rm -t $IMAGE a sh -c 'echo hello; sleep 0.5'").typing(&[]),
+            sh("ctr run -t $IMAGE a cat").typing(&[("", "typed\n"), ("typed\r\ntyped", "\x04")]),
+            sh("ctr run -t -d $IMAGE b sh"),
+            sh("ctr c create -t $IMAGE b sh; ctr t start -d b"),
+            sh("ctr t ls; ctr t rm -f b"),
+            sh("ctr run -t $IMAGE c true"),
+            sh("ctr c rm a b; ctr c ls"),
+        ],
+    },
+    Scenario {
+        name: "run: flags",
+        events: None,
+        steps: &[
+            sh("ctr images import $ARCHIVE"),
+            sh("ctr run --rm --env A=1 --env PATH=/bin $IMAGE a env | sort"),
+            sh("ctr run --rm --cwd /tmp $IMAGE a pwd"),
+            sh("ctr run --rm --mount type=tmpfs,dst=/mnt $IMAGE a grep ' /mnt ' /proc/mounts"),
+            sh("ctr run --rm --mount type=bind,src=$DIR,dst=/mnt,options=rbind:ro $IMAGE a touch /mnt/x"),
+            sh("ctr run --rm --mount type=bind,src=$DIR/nowhere,dst=/mnt,options=rbind $IMAGE a true")
+                .daemons_differ("the embedded runtime has words of its own"),
+            sh("ctr run --rm --read-only $IMAGE a touch /x"),
+            sh("ctr run --rm --net-host $IMAGE a cat /etc/hosts | head -1 | wc -l"),
+            sh("ctr run --rm $IMAGE a ip addr | wc -l"),
+            sh("ctr run --rm --privileged $IMAGE a sh -c 'ls /dev | wc -l; grep CapEff /proc/self/status'"),
+            sh("ctr run --rm $IMAGE a sh -c 'ls /dev; grep -e Cap -e Seccomp: -e NoNew /proc/self/status'"),
+            sh("ctr run --rm --allow-new-privs --seccomp $IMAGE a grep -e Seccomp: -e NoNew /proc/self/status"),
+            sh("ctr run --rm --cap-add CAP_SYS_ADMIN --cap-drop CAP_CHOWN $IMAGE a grep Cap /proc/self/status"),
+            sh("ctr run --rm --memory-limit 100000000 $IMAGE a cat /sys/fs/cgroup/memory/memory.limit_in_bytes"),
+            sh("ctr run --rm --cpu-shares 512 --cpus 0.5 $IMAGE a true"),
+            sh("ctr run --rm --cpus 0.5 --cpu-quota 1000 --cpu-period 10000 $IMAGE a true"),
+            sh("ctr run --rm --cgroup /$NS/other $IMAGE a grep -o pids:.* /proc/self/cgroup"),
+            sh("ctr run --rm --cgroup '' $IMAGE a true"),
+            sh("ctr run --rm --device /dev/fuse $IMAGE a ls /dev/fuse"),
+            sh("ctr run --rm --uidmap 0:1000:100 --gidmap 0:1000:100 $IMAGE a id"),
+            sh("ctr run --rm --uidmap nonsense --gidmap 0:1000:100 $IMAGE a id"),
+            sh("ctr run --rm --runtime io.containerd.nothing.v2 $IMAGE a true")
+                .daemons_differ("the refusal has a code of its own"),
+            sh("ctr run --rm --runtime nonsense $IMAGE a true").daemons_differ("the refusal has a code of its own"),
+            sh("ctr run --rm --runc-binary runc $IMAGE a echo by runc"),
+            sh("ctr run --rm --runc-binary /nowhere/runc $IMAGE a echo by runc")
+                .daemons_differ("the refusal has a code of its own"),
+            sh("ctr run --rm --runc-root $DIR/runc $IMAGE a echo rooted"),
+            sh("ctr run --rm --platform linux/arm64 $IMAGE a true"),
+            sh("ctr run --rm --snapshotter native $IMAGE a echo native"),
+            sh("ctr run --rm --snapshotter nothing $IMAGE a true"),
+            sh("ctr run --rm --no-pivot $IMAGE a echo not pivoted"),
+            sh("ctr run --rm --cni $IMAGE a true"),
+            sh("ctr run --rm --with-ns pid:/proc/1/ns/pid $IMAGE a echo shared")
+                .daemons_differ("the embedded runtime has words of its own"),
+            sh("ctr run --rm --label x=y --annotation z=w $IMAGE a true"),
+            sh("ctr run --rm --seccomp --seccomp-profile $DIR/none $IMAGE s true"),
+            sh("ctr run --rm --apparmor-profile nothing $IMAGE a true")
+                .daemons_differ("the embedded runtime has words of its own"),
+            sh("ctr run --rm --gpus 0 $IMAGE g true"),
+            sh(
+                "mkdir -p r/bin; cp $(command -v busybox) r/bin/sh; ctr run --rm --rootfs $DIR/r a /bin/sh -c 'echo rootfs'",
+            ),
+            sh("ctr oci spec >config.json; ctr run --rm --config config.json a")
+                .daemons_differ("the embedded runtime has words of its own"),
+            sh("ctr c ls; ctr t ls"),
+            sh("ctr snapshots ls").whatever_is_collected(),
+        ],
+    },
+    Scenario {
+        name: "install",
+        events: None,
+        steps: &[
+            sh("ctr images pull --plain-http $PULLED").unordered(),
+            sh("ctr install --path $DIR/opt $PULLED; ls opt"),
+            sh("ctr install --path $DIR/opt $PULLED"),
+            sh("ctr install -r --path $DIR/opt $PULLED; ls opt/bin | wc -l"),
+            sh("ctr install --libs -r --path $DIR/opt $PULLED; ls opt"),
+            sh("ctr install docker.io/library/nothing:1"),
+            sh("ctr install").daemons_differ("an empty name is refused as one"),
+        ],
+    },
+];
