@@ -69,6 +69,13 @@ impl Commit {
         self
     }
 
+    /// Whether it is done even on a full disk: what takes something away, and what says how a container goes on that is
+    /// there already. It writes little, and replaces what it writes.
+    #[must_use]
+    pub fn is_spared(&self) -> bool {
+        !self.changes.is_empty() && self.changes.iter().all(Change::is_spared)
+    }
+
     /// Marks the events as learnt late.
     #[must_use]
     pub fn late(mut self, late: bool) -> Self {
@@ -220,6 +227,46 @@ pub enum Change {
     /// Removes what a mark found unreachable and nothing has referred to since, in whatever namespace. Refused with
     /// `Aborted` if another collection has begun. Answers [`Outcome::Swept`].
     Sweep(Garbage),
+}
+
+impl Change {
+    fn is_spared(&self) -> bool {
+        match self {
+            Self::DeleteNamespace(_)
+            | Self::DeleteImage(_)
+            | Self::UpdateContainer(_)
+            | Self::DeleteContainer(_)
+            | Self::PutTask(_)
+            | Self::DeleteTask(_)
+            | Self::PutRestart(_)
+            | Self::DeleteRestart(_)
+            | Self::PutHealth(_)
+            | Self::RemoveSnapshot { .. }
+            | Self::DeleteContent(_)
+            | Self::DeleteIngest(_)
+            | Self::DeleteLease(_)
+            | Self::DeleteLeaseResource(_)
+            | Self::BeginCollection
+            | Self::Sweep(_) => true,
+            Self::CreateNamespace(_)
+            | Self::UpdateNamespace(_)
+            | Self::CreateImage(_)
+            | Self::UpdateImage(_)
+            | Self::PutImage(_)
+            | Self::CreateContainer(_)
+            | Self::CreateTask(_)
+            | Self::BeginRestart(_)
+            | Self::PrepareSnapshot(_)
+            | Self::CommitSnapshot { .. }
+            | Self::UpdateSnapshot { .. }
+            | Self::CreateContent { .. }
+            | Self::ShareContent { .. }
+            | Self::UpdateContent(_)
+            | Self::PutIngest(_)
+            | Self::CreateLease(_)
+            | Self::AddLeaseResource(_) => false,
+        }
+    }
 }
 
 /// What a change wrote, or what was there before a deletion.

@@ -4,11 +4,13 @@
 //! write any more. The gate makes the change-over safe: the old handle may only read while the new one is tried, and
 //! neither once the new one has taken over. So a disk that stays full costs no reader anything.
 
+use crate::reserve::Reserve;
 use redb::StorageBackend;
 use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -22,6 +24,52 @@ pub(crate) trait Disk: std::fmt::Debug + Send + Sync {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;
+
+    /// Whether there is so little room that only what gives some back should be written.
+    fn is_tight(&self) -> bool {
+        false
+    }
+
+    /// Says what is written from now on: what gives room back may take what is kept for that.
+    fn spare(&self, _spared: bool) {}
+}
+
+/// A file that has a reserve beside it.
+#[derive(Debug)]
+pub(crate) struct ReservedFile {
+    pub file: File,
+    pub root: PathBuf,
+    pub reserve: Reserve,
+}
+
+impl Disk for ReservedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        Disk::set_len(&self.file, len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.reserve.helping(data.len() as u64, || self.file.write(offset, data))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn is_tight(&self) -> bool {
+        self.reserve.is_tight(&self.root)
+    }
+
+    fn spare(&self, spared: bool) {
+        self.reserve.spare(spared);
+    }
 }
 
 impl Disk for File {

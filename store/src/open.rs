@@ -3,9 +3,10 @@
 use crate::{
     blobs::Blobs,
     database::{self, Handle},
-    disk::Disk,
+    disk::{Disk, ReservedFile},
     error::{OpenError, refusal},
     reader::Reader,
+    reserve::Reserve,
     row::FileId,
     schema,
     write::Writer,
@@ -61,8 +62,10 @@ struct Shared {
 pub fn open(root: &Path, options: Options) -> Result<(Store, Writer), OpenError> {
     make_folder(root)?;
     let lock = lock(root)?;
+    // First the database: a new root needs its room more than a reserve.
     let file = database::open_file(root, options)?;
-    open_on(root, options, Arc::new(file), lock)
+    let disk = ReservedFile { file, root: root.to_owned(), reserve: Reserve::open(root) };
+    open_on(root, options, Arc::new(disk), lock)
 }
 
 /// Opens a root whose database is on the given disk.
@@ -172,6 +175,16 @@ impl Store {
             swept += u64::from(self.discard_ingest(&id)?);
         }
         Ok(swept)
+    }
+
+    /// Whether there is so little room that only what gives some back should be written.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.0.disk.is_tight()
+    }
+
+    /// Says what is written from now on: what gives room back may take what is kept for that.
+    pub(crate) fn spare(&self, spared: bool) {
+        self.0.disk.spare(spared);
     }
 
     pub(crate) fn begin_write(&self) -> Result<WriteTransaction, redb::Error> {

@@ -11,6 +11,7 @@ mod docker_restarts;
 mod events;
 mod fixture;
 mod foreign_shim;
+mod full_disk;
 mod gc;
 mod go_client;
 mod hostile_clients;

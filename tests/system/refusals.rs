@@ -316,7 +316,6 @@ fn a_layer_that_grows_beyond_the_limit() {
 }
 
 #[test]
-#[ignore = "a failed import keeps its space"]
 fn a_full_disk() {
     let daemon = Daemon::with(Settings { size: Some("24m".to_owned()), ..Settings::default() });
     import_busybox(&daemon);
@@ -333,6 +332,7 @@ fn a_full_disk() {
     let mut file = fs::File::create(&filler).unwrap();
     let full = std::io::copy(&mut std::io::repeat(7), &mut file).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    drop(file);
     daemon.wharf(["run", "--rm", BUSYBOX, "c", "true"]).refused(&["no space"]);
     daemon.ok("tasks ls").row("web").unwrap();
     fs::remove_file(&filler).unwrap();

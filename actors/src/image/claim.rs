@@ -57,21 +57,35 @@ impl Claim {
         self.own = None;
         Ok(committed)
     }
+
+    /// Ends the claim now if the job has failed, and answers as the job: what it has made may be collected from then on.
+    pub async fn settled<T>(&mut self, done: Answer<T>) -> Answer<T> {
+        if done.is_err()
+            && let Some(own) = self.own.take()
+        {
+            end(&self.journal, &self.namespace, own).await;
+        }
+        done
+    }
+}
+
+/// Deletes a job's lease.
+async fn end(journal: &Journal, namespace: &Namespace, own: LeaseId) {
+    let commit = Commit::one(namespace, Change::DeleteLease(own.clone()));
+    if let Err(refusal) = journal.commit(commit).await
+        && !refusal.is(RefusalKind::NotFound)
+    {
+        tracing::warn!(lease = %own, %refusal, "the lease of a job that failed stays until the next start");
+    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         let Some(own) = self.own.take() else { return };
-        let (journal, commit) = (self.journal.clone(), Commit::one(&self.namespace, Change::DeleteLease(own.clone())));
+        let (journal, namespace) = (self.journal.clone(), self.namespace.clone());
         // Without a runtime the daemon is ending, and the next one does it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            if let Err(refusal) = journal.commit(commit).await
-                && !refusal.is(RefusalKind::NotFound)
-            {
-                tracing::warn!(lease = %own, %refusal, "the lease of a job that failed stays until the next start");
-            }
-        });
+        runtime.spawn(async move { end(&journal, &namespace, own).await });
     }
 }
 

@@ -38,13 +38,25 @@ pub async fn import(
     wharf: Wharf,
     meta: Meta,
     call: ImportImages,
+    input: impl Read + Send + 'static,
+    board: Board,
+    cancel: CancellationToken,
+) -> Answer<Vec<Image>> {
+    let mut claim = Claim::take(&wharf.journal, meta, "import").await?;
+    let done = claimed(wharf, &mut claim, call, input, board, cancel).await;
+    claim.settled(done).await
+}
+
+async fn claimed(
+    wharf: Wharf,
+    claim: &mut Claim,
+    call: ImportImages,
     mut input: impl Read + Send + 'static,
     board: Board,
     cancel: CancellationToken,
 ) -> Answer<Vec<Image>> {
-    let namespace = meta.namespace()?.clone();
-    let mut claim = Claim::take(&wharf.journal, meta, "import").await?;
     let meta = claim.meta().clone();
+    let namespace = meta.namespace()?.clone();
     let (reading, claimed, shown) = (wharf.clone(), meta.clone(), board.clone());
     let archive = blocking("read an image archive", move || {
         let mut sink = Sink { wharf: &reading, meta: &claimed, board: &shown, handle: Handle::current() };

@@ -76,13 +76,14 @@ pub async fn pull(
     };
     let name = puller.call.reference.clone();
     // Unpacking hears of the cancelling by itself and tidies up; everything else may be dropped where it stands.
-    puller.run().await.map_err(|refusal| {
+    let done = puller.run().await.map_err(|refusal| {
         if cancel.is_cancelled() {
             Refusal::canceled(format!("pull {name}"))
         } else {
             refusal.context(format!("pull {name}"))
         }
-    })
+    });
+    puller.claim.settled(done).await
 }
 
 struct Puller {
@@ -362,7 +363,16 @@ async fn download(
         }
     };
     let (written, ()) = tokio::join!(writer.write_all(coming), pump);
-    written?;
+    if let Err(refusal) = written {
+        if refusal.is(RefusalKind::ResourceExhausted) {
+            // What is here of it takes the room that everybody lacks.
+            drop(writer);
+            if let Err(left) = deps.ingests.ask(meta.clone(), AbortIngest { reference: ingest }).await {
+                tracing::warn!(digest = %descriptor.digest, %left, "what came of a blob stays for a day");
+            }
+        }
+        return Err(refusal);
+    }
     match writer.commit(descriptor.size_bytes, Some(descriptor.digest.clone()), Labels::new()).await {
         Err(refusal) if refusal.is(RefusalKind::AlreadyExists) => Ok(()),
         Err(refusal) if refusal.is(RefusalKind::FailedPrecondition) => {

@@ -1,6 +1,6 @@
 //! Calls with something flowing beside them: bytes of blobs, progress.
 
-use super::{CallIo, Serve};
+use super::{CallIo, Serve, transfer::with_room};
 use crate::{
     Wharf,
     content::{IngestWriter, OpenIngest},
@@ -77,14 +77,15 @@ impl Serve for PullImage {
         // Wrong references are refused before an actor is made for them.
         wharf_messages::reference::Reference::parse(&self.reference)?;
         let name = ImageName::new(&self.reference)?;
-        let mut ticket = wharf.actors.images.ask(meta, JoinPull { name, call: self }).await?;
+        let mut ticket = wharf.actors.images.ask(meta.clone(), JoinPull { name, call: self }).await?;
         let board = ticket.board.clone();
-        tokio::select! {
+        let pulled = tokio::select! {
             biased;
             // The ticket goes with the call; the last one to go cancels the pull.
             () = io.cancel.cancelled() => Err(client_gone()),
             pulled = shown(&board, &io.items, ticket.end()) => pulled?,
-        }
+        };
+        with_room(&wharf, &meta, pulled).await
     }
 }
 

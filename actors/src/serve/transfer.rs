@@ -11,9 +11,11 @@ use crate::{
 };
 use std::io::{self, Write};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use wharf_messages::{
-    Answer, Call, Meta,
+    Answer, Call, Meta, RefusalKind,
     content::UpdateContent,
+    gc::CollectGarbage,
     image::{ExportImages, Image, ImportImages, Progress, ResolveImage, ResolvedImage, UnpackImage},
 };
 use wharf_store::{Change, Commit, refuse};
@@ -25,7 +27,8 @@ impl Serve for ImportImages {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<Progress>) -> Answer<Vec<Image>> {
         let board = Board::default();
         let input = UploadReader::new(io.upload);
-        shown(&board, &io.items, import::import(wharf, meta, self, input, board.clone(), io.cancel)).await?
+        let work = import::import(wharf.clone(), meta.clone(), self, input, board.clone(), io.cancel);
+        with_room(&wharf, &meta, shown(&board, &io.items, work).await?).await
     }
 }
 
@@ -33,31 +36,55 @@ impl Serve for UnpackImage {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<Progress>) -> Answer<ResolvedImage> {
         let board = Board::default();
         let work = async {
-            let namespace = meta.namespace()?.clone();
             let mut claim = Claim::take(&wharf.journal, meta.clone(), "unpack").await?;
-            let (reading, name, platform) = (wharf.clone(), self.name.clone(), self.platform.clone());
-            let resolved = blocking(Self::NAME, move || {
-                let reader = reading.store.read()?;
-                let image = reader.image(&namespace, &name)?.ok_or_else(|| refuse::no_image(&name))?;
-                resolve::resolve(&reading.store, &reader, &namespace, &image.target, platform.as_ref())
-                    .map_err(|refusal| refusal.context(format!("image {name}")))
-            })
-            .await?;
-            let snapshotter = self.snapshotter.clone();
-            let labels =
-                import::unpack_resolved(&wharf, claim.meta(), snapshotter, &resolved, &board, &io.cancel).await?;
-            let mut commit = Commit::new(meta.namespace()?);
-            for (digest, labels) in labels {
-                let mask = labels.keys().map(|key| format!("labels.{key}")).collect();
-                commit = commit.change(Change::UpdateContent(UpdateContent { digest, labels, mask }));
-            }
-            claim.conclude(commit).await.map(|_| ())
+            let done = unpack(&self, &wharf, &mut claim, &board, &io.cancel).await;
+            claim.settled(done).await
         };
-        shown(&board, &io.items, work).await??;
+        with_room(&wharf, &meta, shown(&board, &io.items, work).await?).await?;
         ResolveImage { name: self.name, platform: self.platform, snapshotter: self.snapshotter }
             .serve(wharf, meta, CallIo::none())
             .await
     }
+}
+
+/// Unpacks an image under a claim, and ties what was made to it.
+async fn unpack(
+    call: &UnpackImage,
+    wharf: &Wharf,
+    claim: &mut Claim,
+    board: &Board,
+    cancel: &CancellationToken,
+) -> Answer<()> {
+    let namespace = claim.meta().namespace()?.clone();
+    let (reading, name, platform) = (wharf.clone(), call.name.clone(), call.platform.clone());
+    let looking = namespace.clone();
+    let resolved = blocking(UnpackImage::NAME, move || {
+        let reader = reading.store.read()?;
+        let image = reader.image(&looking, &name)?.ok_or_else(|| refuse::no_image(&name))?;
+        resolve::resolve(&reading.store, &reader, &looking, &image.target, platform.as_ref())
+            .map_err(|refusal| refusal.context(format!("image {name}")))
+    })
+    .await?;
+    let snapshotter = call.snapshotter.clone();
+    let labels = import::unpack_resolved(wharf, claim.meta(), snapshotter, &resolved, board, cancel).await?;
+    let mut commit = Commit::new(&namespace);
+    for (digest, labels) in labels {
+        let mask = labels.keys().map(|key| format!("labels.{key}")).collect();
+        commit = commit.change(Change::UpdateContent(UpdateContent { digest, labels, mask }));
+    }
+    claim.conclude(commit).await.map(|_| ())
+}
+
+/// Has what a call has brought here collected before it is answered that there is no room for it: whoever hears of that
+/// finds the disk as it was before.
+pub(super) async fn with_room<T>(wharf: &Wharf, meta: &Meta, done: Answer<T>) -> Answer<T> {
+    if let Err(refusal) = &done
+        && refusal.is(RefusalKind::ResourceExhausted)
+        && let Err(left) = wharf.actors.gc.ask(meta.clone(), CollectGarbage {}).await
+    {
+        tracing::warn!(%left, "what a call had no room for is not collected yet");
+    }
+    done
 }
 
 impl Serve for ExportImages {

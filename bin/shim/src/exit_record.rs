@@ -18,11 +18,14 @@
 //! - `oom_killed`: whether the kernel killed something in the container's cgroup for want of memory, ever.
 //! - `started`: whether its command had been told to run; a record without it is of one that had.
 //!
+//! Its room is taken when the process is made, so that a disk that has become full meanwhile loses no exit.
+//!
 //! The record is there before any reply or event tells of the exit. Deleting an exec removes its record; init's stays
 //! until the bundle goes. There is no fsync: a bundle lives in a state folder, and no process outlives its machine.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,8 @@ use serde::{Deserialize, Serialize};
 const VERSION: u32 = 1;
 /// No record is longer: what is, is none.
 const BYTES_MAX: u64 = 64 << 10;
+/// The room that is taken for a record before there is one: a block of most file systems, and longer than any.
+const ROOM_BYTES: usize = 4096;
 
 /// How a process ended. See the module's documentation for the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,22 +74,32 @@ impl ExitRecord {
         }
     }
 
-    /// Writes the record into the bundle.
+    /// Takes the room for a process's record.
+    ///
+    /// # Errors
+    /// Whatever the file system answers, a full one too.
+    pub fn take_room(bundle: &Path, exec_id: &str) -> io::Result<()> {
+        fs::create_dir_all(bundle.join("exits"))?;
+        let temporary = temporary(bundle, exec_id);
+        fs::write(&temporary, [b' '; ROOM_BYTES]).inspect_err(|_| {
+            // A part of it is in the way of nothing, and goes with the bundle if it cannot go now.
+            let _ = fs::remove_file(&temporary);
+        })
+    }
+
+    /// Writes the record into the bundle, where its room was taken if it was.
     ///
     /// # Errors
     /// Whatever the file system answers.
     pub fn write(&self, bundle: &Path) -> io::Result<()> {
-        let path = path(bundle, &self.exec_id);
-        let temporary = path.with_extension("tmp");
+        let temporary = temporary(bundle, &self.exec_id);
         let bytes = serde_json::to_vec(self)?;
-        match fs::write(&temporary, &bytes) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(bundle.join("exits"))?;
-                fs::write(&temporary, &bytes)?;
-            }
-            other => other?,
-        }
-        fs::rename(&temporary, &path)
+        fs::create_dir_all(bundle.join("exits"))?;
+        // Not emptied first: on a full disk others would take the room.
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&temporary)?;
+        file.write_all_at(&bytes, 0)?;
+        file.set_len(bytes.len() as u64)?;
+        fs::rename(&temporary, path(bundle, &self.exec_id))
     }
 
     /// Reads a process's record, if it has one.
@@ -112,16 +127,23 @@ impl ExitRecord {
     /// # Errors
     /// Whatever the file system answers.
     pub fn remove(bundle: &Path, exec_id: &str) -> io::Result<()> {
-        match fs::remove_file(path(bundle, exec_id)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+        for path in [path(bundle, exec_id), temporary(bundle, exec_id)] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
         }
+        Ok(())
     }
 }
 
 fn path(bundle: &Path, exec_id: &str) -> PathBuf {
     let name = if exec_id.is_empty() { "init.json".to_owned() } else { format!("exec-{exec_id}.json") };
     bundle.join("exits").join(name)
+}
+
+fn temporary(bundle: &Path, exec_id: &str) -> PathBuf {
+    path(bundle, exec_id).with_extension("tmp")
 }
 
 #[cfg(test)]
@@ -156,6 +178,24 @@ mod tests {
         assert_eq!(ExitRecord::read(&bundle.0, "init").unwrap(), Some(exec));
         ExitRecord::remove(&bundle.0, "init").unwrap();
         assert_eq!(ExitRecord::read(&bundle.0, "init").unwrap(), None);
+    }
+
+    #[test]
+    fn its_room_is_taken_before_and_given_back() {
+        let bundle = Bundle::new("room");
+        ExitRecord { status: 1, ..ExitRecord::new("web", "", 7) }.write(&bundle.0).unwrap();
+        ExitRecord::remove(&bundle.0, "").unwrap();
+        ExitRecord::take_room(&bundle.0, "").unwrap();
+        assert_eq!(ExitRecord::read(&bundle.0, "").unwrap(), None);
+        let taken = fs::read_dir(bundle.0.join("exits")).unwrap().next().unwrap().unwrap();
+        assert_eq!(taken.metadata().unwrap().len(), ROOM_BYTES as u64);
+        let record = ExitRecord { status: 2, ..ExitRecord::new("web", "", 8) };
+        record.write(&bundle.0).unwrap();
+        assert_eq!(ExitRecord::read(&bundle.0, "").unwrap(), Some(record));
+        assert!(!taken.path().exists());
+        ExitRecord::take_room(&bundle.0, "x").unwrap();
+        ExitRecord::remove(&bundle.0, "x").unwrap();
+        assert_eq!(fs::read_dir(bundle.0.join("exits")).unwrap().count(), 1);
     }
 
     #[test]

@@ -385,11 +385,67 @@ fn child_on_a_full_disk() {
     drop(ingest);
     store.blobs().discard_ingest(&id, || Ok(true)).unwrap();
 
-    // Reopening needs no room to speak of; then trimming the log makes some.
+    // Reopening needs no room to speak of.
     reopened(&store, &mut writer, acknowledged);
     drop((store, writer));
     let (store, mut writer) = open(root, Options::default()).unwrap();
     reopened(&store, &mut writer, acknowledged);
+    println!("the child is through");
+}
+
+/// Fills a real file system from outside, to the last byte and again and again, and deletes all the same.
+#[test]
+#[ignore = "run by its parent test, on a small file system of its own"]
+fn child_that_deletes_on_a_full_disk() {
+    let Some(root) = env::var_os(CHILD_ROOT) else { return };
+    let root = Path::new(&root);
+    let (store, mut writer) = open(root, Options::default()).unwrap();
+    let put = |n: usize| Commit::one(&ns(), Change::PutImage(image_named(&format!("i{n}"))));
+    let delete = |n: usize| {
+        let name = image_named(&format!("i{n}")).name;
+        Commit::one(&ns(), Change::DeleteImage(name))
+    };
+    let commit = |writer: &mut Writer, commit| writer.commit(vec![commit], Timestamp(1)).remove(0);
+    for n in 0..600 {
+        commit(&mut writer, put(n)).unwrap();
+    }
+    // Somebody takes every byte there is, and whatever becomes free.
+    let hog = || {
+        let mut file = std::fs::File::options().create(true).append(true).open(root.join("hog")).unwrap();
+        while Write::write(&mut file, &[7; 512]).is_ok() {}
+    };
+    hog();
+    let mut stored = 600;
+    let refusal = loop {
+        match commit(&mut writer, put(stored)) {
+            Ok(_) => stored += 1,
+            Err(refusal) => break refusal,
+        }
+        hog();
+        assert!(stored < 700, "the disk does not fill");
+    };
+    assert!(refusal.is(RefusalKind::ResourceExhausted) && refusal.detail.contains("no space left"), "{refusal}");
+    assert_eq!(writer.broken(), None, "nothing had to be reopened");
+    // One transaction has both kinds in it: each is answered for itself.
+    let mixed = writer.commit(vec![put(1), delete(0), put(2)], Timestamp(2));
+    assert_eq!(mixed.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, false]);
+    for n in 1..stored / 2 {
+        commit(&mut writer, delete(n)).unwrap_or_else(|refusal| panic!("{n}: {refusal}"));
+        hog();
+    }
+    // So does a daemon that starts again.
+    drop((store, writer));
+    let (store, mut writer) = open(root, Options::default()).unwrap();
+    for n in stored / 2..stored {
+        commit(&mut writer, delete(n)).unwrap_or_else(|refusal| panic!("{n}: {refusal}"));
+        hog();
+    }
+    assert_eq!(store.read().unwrap().images(&ns()).unwrap().count(), 0);
+    audit(&store.read().unwrap());
+    // With room again it goes on by itself, and the reserve is whole.
+    std::fs::remove_file(root.join("hog")).unwrap();
+    commit(&mut writer, put(0)).unwrap();
+    assert_eq!(std::fs::metadata(root.join("reserve")).unwrap().len(), 2 << 20);
     println!("the child is through");
 }
 
@@ -400,12 +456,21 @@ fn reopened(store: &Store, writer: &mut Writer, acknowledged: u64) {
 
 #[test]
 fn a_real_file_system_that_is_full() {
+    on_a_small_file_system("6m", "tests::crash::child_on_a_full_disk");
+}
+
+#[test]
+fn a_real_file_system_that_somebody_else_fills() {
+    on_a_small_file_system("16m", "tests::crash::child_that_deletes_on_a_full_disk");
+}
+
+fn on_a_small_file_system(size: &str, child: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let script = r#"mount -t tmpfs -o size=6m wharf-test "$WHARF_STORE_TEST_ROOT" && exec "$0" "$@""#;
+    let script = format!(r#"mount -t tmpfs -o size={size} wharf-test "$WHARF_STORE_TEST_ROOT" && exec "$0" "$@""#);
     let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
         .arg(env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "--nocapture", "tests::crash::child_on_a_full_disk"])
+        .args(["--ignored", "--exact", "--nocapture", child])
         .env(CHILD_ROOT, folder.path())
         .output()
         .unwrap();

@@ -57,9 +57,27 @@ impl Writer {
     /// Does a batch, and answers each commit once all are durable.
     ///
     /// A commit that is refused changes nothing and does not disturb the others. A commit that was answered is on the
-    /// disk. After an error of the disk (all answers of the batch say so) what was in flight is in doubt, nothing more is
+    /// disk. On a full disk only what gives room back is done ([`Commit::is_spared`]). After an error of the disk (all answers of the batch say so) what was in flight is in doubt, nothing more is
     /// written, and [`Writer::reopen`] is due.
     pub fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>> {
+        let tight = self.store.is_tight();
+        self.store.spare(tight);
+        if !tight {
+            return self.commit_all(batch, now);
+        }
+        let spared: Vec<bool> = batch.iter().map(Commit::is_spared).collect();
+        let kept = batch.into_iter().zip(&spared).filter_map(|(commit, spared)| spared.then_some(commit)).collect();
+        let mut answers = self.commit_all(kept, now).into_iter();
+        let no_room = || {
+            let root = self.store.root().display();
+            Err(Refusal::resource_exhausted(format!(
+                "no space left in {root}: only what gives space back is done until there is some"
+            )))
+        };
+        spared.iter().map(|spared| spared.then(|| answers.next()).flatten().unwrap_or_else(no_room)).collect()
+    }
+
+    fn commit_all(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>> {
         let mut answers = Vec::with_capacity(batch.len());
         let mut rest = batch.into_iter().peekable();
         while rest.peek().is_some() {
@@ -79,6 +97,7 @@ impl Writer {
     /// An operating error of the disk.
     pub fn trim(&mut self, before: Seq) -> Answer<u64> {
         self.usable()?;
+        self.store.spare(true);
         self.transact(|batch| batch.trim(before))
     }
 
@@ -102,6 +121,7 @@ impl Writer {
     /// # Errors
     /// `ResourceExhausted` while the disk is still full, and other operating errors of it.
     pub fn reopen(&mut self) -> Answer<()> {
+        self.store.spare(true);
         self.store.reopen()?;
         // What was in doubt is decided now.
         self.last = self.store.read()?.last_seq()?;

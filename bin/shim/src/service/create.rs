@@ -67,6 +67,8 @@ impl Shim {
         runtime.save().map_err(undo)?;
         crate::exit_record::ExitRecord::remove(&bundle, "")
             .map_err(|error| undo(Refusal::io("remove an earlier exit record", &error)))?;
+        crate::exit_record::ExitRecord::take_room(&bundle, "")
+            .map_err(|error| undo(Refusal::io("make room for the exit record", &error)))?;
         let stdio = Stdio {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),

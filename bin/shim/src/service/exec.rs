@@ -53,6 +53,10 @@ impl Shim {
         let json = set_terminal(&request.spec.value, request.terminal)?;
         crate::exit_record::ExitRecord::remove(&container.bundle, exec)
             .map_err(|error| Refusal::io("remove an earlier exit record", &error))?;
+        if let Err(error) = crate::exit_record::ExitRecord::take_room(&container.bundle, exec) {
+            // To look at a container on a full disk matters more than a record of how looking at it ended.
+            warning!("the exit of {exec:?} in container {id:?} may not be recorded: {error}");
+        }
         let stdio = Stdio {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
