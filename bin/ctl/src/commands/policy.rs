@@ -23,8 +23,9 @@ use wharf_messages::{
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Policy options")]
 pub struct PolicyFlags {
-    /// Start it again: no, always, on-failure[:N], unless-stopped
+    /// When it is started again.
     #[arg(long, value_name = "POLICY", value_parser = Policy::parse)]
+    #[arg(help = "Start it again: no, always, on-failure[:N], unless-stopped")]
     restart: Option<Policy>,
     /// Check its health by this command line, run in a shell within it; the image's otherwise
     #[arg(long, value_name = "LINE")]
