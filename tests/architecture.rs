@@ -14,9 +14,10 @@ use wharf_tests::paths::workspace;
 /// Which crates of the workspace each may use, tests aside: everything points one way.
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("wharf-messages", &[]),
+    ("wharf-grpc", &["wharf-messages"]),
     ("wharf-store", &["wharf-messages"]),
-    ("wharf-actors", &["wharf-messages", "wharf-store"]),
-    ("wharf-daemon", &["wharf-messages", "wharf-store", "wharf-actors"]),
+    ("wharf-actors", &["wharf-messages", "wharf-grpc", "wharf-store"]),
+    ("wharf-daemon", &["wharf-messages", "wharf-grpc", "wharf-store", "wharf-actors"]),
     ("wharf-client", &["wharf-messages"]),
     ("wharf-ctl", &["wharf-messages", "wharf-client"]),
     ("wharf-shim", &["wharf-messages"]),
@@ -27,6 +28,8 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
 const KEPT_OUT: &[(&str, &[&str])] = &[
     // Its rule is vocabulary only: no runtime, no I/O.
     ("wharf-messages", &["tokio", "actix", "actix-rt", "redb", "reqwest", "nix", "rustix"]),
+    // Messages and the two ends of services; who moves the bytes is the affair of whoever uses it.
+    ("wharf-grpc", &["hyper", "actix", "redb", "reqwest"]),
     // The store knows no privileges and no tasks.
     ("wharf-store", &["tokio", "actix", "actix-rt", "reqwest"]),
     // A shim stands beside every container: what it does not need costs memory each time.
@@ -181,6 +184,7 @@ fn only_drivers_touch_the_kernel_the_network_and_processes() {
         "libc::",
         "reqwest::",
         "std::fs",
+        "hyper::",
         "std::process",
         "std::net",
         "tokio::fs",

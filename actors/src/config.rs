@@ -1,7 +1,16 @@
 //! What the actor system is told when it starts. Files, flags and environment are the daemon's affair.
 
 use crate::{drivers::registry::RegistryConfig, gc::GcConfig, restart::machine::Backoff};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// A snapshotter that another daemon has.
+#[derive(Debug, Clone)]
+pub struct RemoteSnapshotter {
+    /// The socket behind which it is.
+    pub address: PathBuf,
+    /// Its name there.
+    pub remote_name: String,
+}
 
 /// The configuration of the actor system.
 #[derive(Debug, Clone)]
@@ -26,6 +35,10 @@ pub struct SystemConfig {
     pub shim_debug: bool,
     /// The snapshotter of those who name none.
     pub snapshotter: String,
+    /// Snapshotters that are kept for other daemons: name, and which kind of ours it is.
+    pub served_snapshotters: BTreeMap<String, String>,
+    /// Snapshotters of other daemons: by the name it has here.
+    pub remote_snapshotters: BTreeMap<String, RemoteSnapshotter>,
     /// Where registries' hosts and credentials are, and how long they may take.
     pub registry: RegistryConfig,
     /// Blobs fetched at once for one pull.
@@ -58,6 +71,8 @@ impl SystemConfig {
             publish_binary: program,
             shim_debug: false,
             snapshotter: "overlayfs".to_owned(),
+            served_snapshotters: BTreeMap::new(),
+            remote_snapshotters: BTreeMap::new(),
             registry: RegistryConfig::default(),
             max_concurrent_downloads: 3,
             layer_max_bytes: Self::LAYER_MAX_BYTES,

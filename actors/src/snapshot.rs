@@ -14,14 +14,17 @@
 
 use crate::{
     commit::answer_after_commit,
-    drivers::snapshotter::Placement,
+    drivers::snapshotter::{Placement, Prepared, backend_labels},
     runtime::{Actor, Ask, Ctx, Handler, ReplyTo, Supervised, blocking},
     snapshots::{SnapshotDeps, SnapshotPath, find},
 };
 use std::{future::Future, sync::Arc};
 use wharf_messages::{
     Answer, Labels, LeaseId, Mount, Refusal, RefusalKind, SnapshotKey,
-    snapshot::{CommitSnapshot, PrepareSnapshot, RemoveSnapshot, SnapshotKind, UpdateSnapshot, ViewSnapshot},
+    snapshot::{
+        CommitSnapshot, PrepareSnapshot, RemoveSnapshot, SNAPSHOT_REF_LABEL, SnapshotKind, UpdateSnapshot, Usage,
+        ViewSnapshot,
+    },
 };
 use wharf_store::{Change, Commit, NewSnapshot, refuse};
 
@@ -66,42 +69,72 @@ struct New {
     lease: Option<LeaseId>,
 }
 
-/// Makes the folder, then the row; answers the mounts.
+/// What the backend made of it.
+enum Made {
+    New(Vec<Mount>),
+    AlreadyHere(Labels, Usage),
+}
+
+/// What another daemon's labels say to its own collector of garbage is not for ours.
+const GC_LABEL_PREFIX: &str = "containerd.io/gc.";
+
+/// Makes the folder, then the row; answers the mounts. What the snapshotter had already gets its row too, as a committed
+/// one under the name that was asked for, and the answer is that it exists.
 async fn make(deps: Arc<SnapshotDeps>, path: SnapshotPath, new: New) -> Answer<Vec<Mount>> {
     let id = deps.snapshotters.new_id();
     let number = id.id;
-    let (kind, parent) = (new.kind, new.parent.clone());
-    let (making, place) = (Arc::clone(&deps), path.clone());
-    let mounts = blocking("make a snapshot's folder", move || {
+    let (kind, parent, labels) = (new.kind, new.parent.clone(), backend_labels(&new.labels));
+    let (making, place_of) = (Arc::clone(&deps), path.clone());
+    let made = blocking("make a snapshot's folder", move || {
         let reader = making.store.read()?;
         let ancestors = match &parent {
             None => Vec::new(),
             Some(parent) => {
-                let row = reader.snapshot(&place.namespace, &place.snapshotter, parent)?;
+                let row = reader.snapshot(&place_of.namespace, &place_of.snapshotter, parent)?;
                 let row = row.ok_or_else(|| refuse::no_parent(parent))?;
                 if row.info.kind != SnapshotKind::Committed {
                     return Err(refuse::parent_not_committed(parent));
                 }
                 let mut ancestors = vec![row.id];
-                ancestors.extend(reader.ancestors(&place.snapshotter, &row)?);
+                ancestors.extend(reader.ancestors(&place_of.snapshotter, &row)?);
                 ancestors
             }
         };
-        let backend = making.snapshotters.backend(&place.snapshotter)?;
-        let placement = Placement { id: number, kind, ancestors: &ancestors };
-        backend.prepare(&placement)?;
-        backend.mounts(&placement)
+        let backend = making.snapshotters.backend(&place_of.snapshotter)?;
+        let place = Placement::new(number, kind, &ancestors);
+        let place = Placement { namespace: place_of.namespace.as_str(), labels: &labels, ..place };
+        match backend.prepare(&place)? {
+            Prepared::New => Ok(Made::New(backend.mounts(&place)?)),
+            Prepared::AlreadyHere(labels) => Ok(Made::AlreadyHere(labels, backend.usage(number)?)),
+        }
     })
     .await?;
+    let target = new.labels.get(SNAPSHOT_REF_LABEL).map(SnapshotKey::new).transpose()?;
+    let mut labels = new.labels;
+    if let Made::AlreadyHere(more, _) = &made {
+        for (key, value) in more.iter().filter(|(key, _)| !key.starts_with(GC_LABEL_PREFIX)) {
+            labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
     let change = Change::PrepareSnapshot(NewSnapshot {
         snapshotter: path.snapshotter.clone(),
         key: path.key.clone(),
         parent: new.parent,
         kind: new.kind,
         id: number,
-        labels: new.labels,
+        labels: labels.clone(),
     });
-    let commit = Commit::one(&path.namespace, change).leased(new.lease);
+    let mut commit = Commit::one(&path.namespace, change).leased(new.lease);
+    if let (Made::AlreadyHere(_, usage), Some(target)) = (&made, &target) {
+        commit = commit.change(Change::CommitSnapshot {
+            snapshotter: path.snapshotter.clone(),
+            key: path.key.clone(),
+            name: target.clone(),
+            parent: None,
+            labels,
+            usage: *usage,
+        });
+    }
     let committed = deps.journal.commit(commit).await;
     // In doubt the row may be there: then the next start's sweep knows.
     if committed.as_ref().is_err_and(|refusal| !refusal.is(RefusalKind::Unavailable)) {
@@ -110,7 +143,14 @@ async fn make(deps: Arc<SnapshotDeps>, path: SnapshotPath, new: New) -> Answer<V
             .await?;
     }
     drop(id);
-    committed.map(|_| mounts)
+    committed?;
+    match made {
+        Made::New(mounts) => Ok(mounts),
+        Made::AlreadyHere(..) => {
+            let target = target.map(String::from).unwrap_or_default();
+            Err(Refusal::already_exists(format!("target snapshot {target:?} from snapshotter")))
+        }
+    }
 }
 
 impl Handler<Ask<PrepareSnapshot>> for SnapshotActor {
@@ -141,6 +181,7 @@ impl Handler<Ask<CommitSnapshot>> for SnapshotActor {
         let (deps, path) = (Arc::clone(&self.deps), self.path.clone());
         let work = async move {
             let (measuring, place, late) = (Arc::clone(&deps), path.clone(), call.parent.clone());
+            let labels = backend_labels(&call.labels);
             let usage = deps
                 .pool
                 .run("freeze a snapshot", move || {
@@ -165,7 +206,8 @@ impl Handler<Ask<CommitSnapshot>> for SnapshotActor {
                             ancestors
                         }
                     };
-                    backend.commit(&Placement { id: row.id, kind: row.info.kind, ancestors: &ancestors })
+                    let at = Placement::new(row.id, row.info.kind, &ancestors);
+                    backend.commit(&Placement { namespace: place.namespace.as_str(), labels: &labels, ..at })
                 })
                 .await?;
             let change = Change::CommitSnapshot {

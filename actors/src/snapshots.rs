@@ -11,7 +11,7 @@
 
 use crate::{
     Wharf,
-    drivers::snapshotter::{Placement, Snapshotter},
+    drivers::snapshotter::{Placement, Snapshotter, backend_labels},
     journal::Journal,
     root::Fixed,
     runtime::{Actor, Ask, ChildSpec, Ctx, Handler, Plural, Pool, Router, Supervised, blocking},
@@ -27,6 +27,7 @@ use std::{
 };
 use wharf_messages::{
     Answer, Meta, Mount, Namespace, Refusal, SnapshotKey, SnapshotterName,
+    gc::Resource,
     namespace::DEFAULT_SNAPSHOTTER_LABEL,
     snapshot::{
         CleanupSnapshots, CommitSnapshot, PrepareSnapshot, RemoveSnapshot, SnapshotKind, UpdateSnapshot, ViewSnapshot,
@@ -120,8 +121,47 @@ impl Snapshotters {
                 }
             }
         };
-        self.backend(&name)?;
+        if self.backend(&name)?.is_served() {
+            return Err(Refusal::invalid(format!("snapshotter {name} serves another daemon")));
+        }
         Ok(name)
+    }
+
+    /// Where the row is that a call about a snapshot means: in its own namespace, or, of a snapshotter that serves
+    /// another daemon, in the one of the snapshotter's name. That daemon's calls come with whatever namespace its own
+    /// clients work in, and with none when it collects garbage.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn place(
+        &self,
+        reader: &Reader,
+        meta: &Meta,
+        named: Option<&SnapshotterName>,
+    ) -> Answer<(Namespace, SnapshotterName)> {
+        match named {
+            Some(name) if self.backend(name)?.is_served() => Ok((Namespace::new(name.as_str())?, name.clone())),
+            _ => {
+                let namespace = meta.namespace()?.clone();
+                let name = self.resolve(reader, &namespace, named)?;
+                Ok((namespace, name))
+            }
+        }
+    }
+
+    /// Every snapshot that another daemon's metadata refers to, and none of ours can: garbage collection must leave it.
+    ///
+    /// # Errors
+    /// What reading the store says.
+    pub fn owned_elsewhere(&self, reader: &Reader) -> Answer<Vec<(Namespace, Resource)>> {
+        let mut owned = Vec::new();
+        for (name, _) in self.0.backends.iter().filter(|(_, backend)| backend.is_served()) {
+            let namespace = Namespace::new(name.as_str())?;
+            for row in reader.snapshots(&namespace, name)? {
+                owned.push((namespace.clone(), Resource::Snapshot(name.clone(), row?.info.key)));
+            }
+        }
+        Ok(owned)
     }
 
     /// How to mount an active snapshot or a view.
@@ -140,7 +180,9 @@ impl Snapshotters {
             return Err(refuse::no_mounts(key));
         }
         let ancestors = reader.ancestors(snapshotter, &row)?;
-        self.backend(snapshotter)?.mounts(&Placement { id: row.id, kind: row.info.kind, ancestors: &ancestors })
+        let labels = backend_labels(&row.info.labels);
+        let place = Placement::new(row.id, row.info.kind, &ancestors);
+        self.backend(snapshotter)?.mounts(&Placement { namespace: namespace.as_str(), labels: &labels, ..place })
     }
 
     /// Moves a removed snapshot's folder away.
@@ -169,16 +211,21 @@ impl Snapshotters {
     /// # Errors
     /// What the store and the backends say.
     pub(crate) fn sweep(&self, store: &Store) -> Answer<()> {
+        let mut first = Ok(());
         for (name, backend) in &self.0.backends {
             // The numbers in making are read first: one that finishes in between has its row by then.
             let in_making = self.in_making().clone();
             let known = store.read()?.snapshot_ids(name)?.collect::<Answer<HashSet<u64>>>()?;
-            let swept = backend.sweep(&|id| known.contains(&id) || in_making.contains(&id))?;
-            if !swept.is_empty() {
-                tracing::info!(snapshotter = %name, folders = swept.len(), "removed folders that no snapshot names");
+            match backend.sweep(&|id| known.contains(&id) || in_making.contains(&id)) {
+                Ok(swept) if swept.is_empty() => {}
+                Ok(swept) => {
+                    tracing::info!(snapshotter = %name, folders = swept.len(), "removed folders that no snapshot names");
+                }
+                // One that fails, another daemon's that is away, must not keep the rest.
+                Err(refusal) => first = first.and(Err(refusal)),
             }
         }
-        Ok(())
+        first
     }
 }
 
@@ -248,8 +295,7 @@ impl Snapshots {
     }
 
     fn path(&self, meta: &Meta, named: Option<&SnapshotterName>, key: &SnapshotKey) -> Answer<SnapshotPath> {
-        let namespace = meta.namespace()?.clone();
-        let snapshotter = self.deps.snapshotters.resolve(&self.deps.store.read()?, &namespace, named)?;
+        let (namespace, snapshotter) = self.deps.snapshotters.place(&self.deps.store.read()?, meta, named)?;
         Ok(SnapshotPath { namespace, snapshotter, key: key.clone() })
     }
 }
@@ -302,7 +348,7 @@ impl Handler<Ask<CleanupSnapshots>> for Snapshots {
             let pool = deps.pool.clone();
             pool.run("empty the trash", move || {
                 let reader = deps.store.read()?;
-                let name = deps.snapshotters.resolve(&reader, meta.namespace()?, call.snapshotter.as_ref())?;
+                let (_, name) = deps.snapshotters.place(&reader, &meta, call.snapshotter.as_ref())?;
                 deps.snapshotters.backend(&name)?.empty_trash()
             })
             .await

@@ -106,6 +106,7 @@ impl std::fmt::Display for Refusal {
         match self.kind {
             // Their detail is the whole story; the kind's name would only be noise to a person.
             RefusalKind::Internal | RefusalKind::Unknown => f.write_str(&self.detail),
+            kind if self.detail.is_empty() => f.write_str(kind.suffix()),
             kind => write!(f, "{}: {}", self.detail, kind.suffix()),
         }
     }
@@ -164,6 +165,17 @@ impl Refusal {
             _ => RefusalKind::Internal,
         };
         Self { kind, detail: format!("{doing}: {error}") }
+    }
+
+    /// Another program's refusal, whose text ends with the kind's words, or is nothing else.
+    #[must_use]
+    pub fn told(kind: RefusalKind, text: &str) -> Self {
+        let detail = match kind {
+            // Shown without.
+            RefusalKind::Internal | RefusalKind::Unknown => text,
+            kind => text.strip_suffix(kind.suffix()).map_or(text, |rest| rest.strip_suffix(": ").unwrap_or(rest)),
+        };
+        Self { kind, detail: detail.to_owned() }
     }
 
     /// Whether it is of this kind.

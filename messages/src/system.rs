@@ -1,6 +1,6 @@
 //! The daemon itself.
 
-use crate::Timestamp;
+use crate::{Labels, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Who answers.
@@ -39,6 +39,8 @@ pub struct PluginInfo {
     pub id: String,
     /// For which platforms.
     pub platforms: Vec<String>,
+    /// What it tells of itself: `root`, its folder.
+    pub exports: Labels,
     /// What it can do besides.
     pub capabilities: Vec<String>,
     /// Why it does not work here, if it does not; `skip plugin: ...` if it was left out on purpose.

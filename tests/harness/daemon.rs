@@ -30,6 +30,8 @@ pub struct Settings {
     pub args: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
+    /// A shell command that changes what the daemon sees of the machine, in a mount namespace of its own.
+    pub view: Option<String>,
 }
 
 /// A running daemon with root, state and socket in a folder of its own, and a namespace that no other test has.
@@ -96,7 +98,15 @@ impl Daemon {
     }
 
     fn command(&self, address: &Path) -> std::process::Command {
-        let mut program = Program::new(paths::binary("wharfd"));
+        let mut program = match &self.settings.view {
+            None => Program::new(paths::binary("wharfd")),
+            Some(view) => {
+                let script = format!("{view} && exec \"$0\" \"$@\"");
+                let wharfd = paths::binary("wharfd");
+                let words = ["--mount", "--propagation", "private", "sh", "-c", &script, wharfd.to_str().unwrap()];
+                Program::new("unshare").before(words)
+            }
+        };
         for (key, value) in &self.settings.env {
             program = program.env(key, value);
         }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cgroup_views;
 mod cli;
 mod ctr;
 mod docker;
@@ -21,6 +22,7 @@ mod isolation;
 mod own_shim;
 mod peers;
 mod policies;
+mod proxy;
 mod pull;
 mod refusals;
 mod restart;

@@ -7,6 +7,7 @@ pub(crate) mod fake;
 pub(crate) mod files;
 pub mod mount;
 pub mod registry;
+pub mod remote;
 pub mod scratch;
 pub mod shim;
 pub mod snapshotter;
@@ -56,10 +57,24 @@ impl Drivers {
     /// What the disk says; `FailedPrecondition` for a default snapshotter that does not work here.
     pub fn open(config: &SystemConfig, store: &Store, journal: &Journal) -> Answer<Self> {
         let folder = |name: &str| config.root.join("snapshotters").join(name);
-        let backends: Vec<Arc<dyn snapshotter::Snapshotter>> = vec![
-            Arc::new(snapshotter::Overlayfs::open(&folder("overlayfs"))?),
-            Arc::new(snapshotter::Native::open(&folder("native"))?),
-        ];
+        let open = |kind: &str, root: &Path| -> Answer<Box<dyn snapshotter::Snapshotter>> {
+            match kind {
+                "overlayfs" => Ok(Box::new(snapshotter::Overlayfs::open(root)?)),
+                "native" => Ok(Box::new(snapshotter::Native::open(root)?)),
+                other => Err(Refusal::invalid(format!("snapshotter {other:?}: overlayfs and native can be served"))),
+            }
+        };
+        let mut backends: Vec<Arc<dyn snapshotter::Snapshotter>> = Vec::new();
+        for kind in ["overlayfs", "native"] {
+            backends.push(open(kind, &folder(kind))?.into());
+        }
+        for (name, kind) in &config.served_snapshotters {
+            backends.push(Arc::new(snapshotter::Served::new(name, open(kind, &folder(name))?)));
+        }
+        for (name, config) in &config.remote_snapshotters {
+            let remote = remote::Remote::new(&config.address, tokio::runtime::Handle::current());
+            backends.push(Arc::new(snapshotter::Proxy::open(name, remote, &config.remote_name, &folder(name))?));
+        }
         let path = std::env::var("PATH").unwrap_or_default();
         let beside = config.publish_binary.parent();
         let shims = shim::ProcessShims::new(shim::ShimSettings {

@@ -37,6 +37,7 @@ impl GcDeps {
             let namespace = namespace?.name;
             in_use.extend(wanted.iter().map(|digest| (namespace.clone(), Resource::Content(digest.clone()))));
         }
+        in_use.extend(self.snapshotters.owned_elsewhere(&reader)?);
         Ok((reader, in_use))
     }
 
@@ -111,7 +112,10 @@ impl GcDeps {
         for row in &swept.ingests {
             freed(self.ingest(&row.file_id));
         }
-        for (snapshotter, row) in &swept.snapshots {
+        // What stands on others first, for another daemon that keeps them insists on that: it has the higher number.
+        let mut snapshots: Vec<_> = swept.snapshots.iter().collect();
+        snapshots.sort_by_key(|(_, row)| std::cmp::Reverse(row.id));
+        for (snapshotter, row) in snapshots {
             let measured = || match row.usage {
                 Some(usage) => Ok(usage),
                 None => self.snapshotters.backend(snapshotter)?.usage(row.id),

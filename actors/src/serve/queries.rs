@@ -12,7 +12,7 @@ use crate::{
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use wharf_messages::{
-    Answer, Descriptor, Digest, Meta, Namespace, Platform, SnapshotKey,
+    Answer, Descriptor, Digest, Labels, Meta, Namespace, Platform, SnapshotKey,
     container::{GetContainer, ListContainers},
     content::{GetContent, GetIngest, IngestStatus, ListContent, ListIngests},
     descriptor::media_type,
@@ -85,28 +85,25 @@ to_store! {
         statuses.filter(|status| status.as_ref().map_or(true, |status| filters.matches(status))).collect()
     };
 
-    look GetSnapshotMounts => |call, wharf, meta, reader| {
-        let namespace = meta.namespace()?;
+    // Another daemon may have to be asked.
+    scan GetSnapshotMounts => |call, wharf, meta, reader| {
         let snapshotters = &wharf.drivers.snapshotters;
-        let name = snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
-        snapshotters.mounts(&reader, namespace, &name, &call.key)
+        let (namespace, name) = snapshotters.place(&reader, meta, call.snapshotter.as_ref())?;
+        snapshotters.mounts(&reader, &namespace, &name, &call.key)
     };
     look StatSnapshot => |call, wharf, meta, reader| {
-        let namespace = meta.namespace()?;
-        let name = wharf.drivers.snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
-        find(&reader, namespace, &name, &call.key).map(|row| row.info)
+        let (namespace, name) = wharf.drivers.snapshotters.place(&reader, meta, call.snapshotter.as_ref())?;
+        find(&reader, &namespace, &name, &call.key).map(|row| row.info)
     };
     scan ListSnapshots => |call, wharf, meta, reader| {
-        let namespace = meta.namespace()?;
-        let name = wharf.drivers.snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
-        let rows = reader.snapshots(namespace, &name)?.map(|row| row.map(|row| row.info));
+        let (namespace, name) = wharf.drivers.snapshotters.place(&reader, meta, call.snapshotter.as_ref())?;
+        let rows = reader.snapshots(&namespace, &name)?.map(|row| row.map(|row| row.info));
         filtered(Box::new(rows), &call.filters)
     };
     scan GetSnapshotUsage => |call, wharf, meta, reader| {
-        let namespace = meta.namespace()?;
         let snapshotters = &wharf.drivers.snapshotters;
-        let name = snapshotters.resolve(&reader, namespace, call.snapshotter.as_ref())?;
-        let row = find(&reader, namespace, &name, &call.key)?;
+        let (namespace, name) = snapshotters.place(&reader, meta, call.snapshotter.as_ref())?;
+        let row = find(&reader, &namespace, &name, &call.key)?;
         match row.usage {
             Some(usage) => Ok(usage),
             // Nothing can be written into one.
@@ -282,11 +279,16 @@ fn plugins(wharf: &Wharf) -> Vec<PluginInfo> {
         kind: format!("io.containerd.{kind}"),
         id: id.to_owned(),
         platforms: platforms.iter().map(|p| (*p).to_owned()).collect(),
+        exports: Labels::new(),
         capabilities: Vec::new(),
         problem: None,
     };
+    let root = |folder: &str| {
+        let path = wharf.config.root.join(folder).to_string_lossy().into_owned();
+        Labels::from([("root".to_owned(), path)])
+    };
     let mut plugins = vec![
-        plugin("content.v1", "content", &[]),
+        PluginInfo { exports: root("content"), ..plugin("content.v1", "content", &[]) },
         plugin("metadata.v1", "redb", &[]),
         plugin("differ.v1", "walking", &[&host]),
         plugin("event.v1", "exchange", &[]),
@@ -298,7 +300,10 @@ fn plugins(wharf: &Wharf) -> Vec<PluginInfo> {
     // Clients look for a policy among these before they set it.
     let capabilities = Policy::NAMES.map(str::to_owned).to_vec();
     plugins.push(PluginInfo { capabilities, ..plugin("internal.v1", "restart", &[]) });
-    plugins.extend(wharf.drivers.snapshotters.names().map(|name| plugin("snapshotter.v1", name.as_str(), &[&host])));
+    plugins.extend(wharf.drivers.snapshotters.names().map(|name| {
+        let exports = root(&format!("snapshotters/{name}"));
+        PluginInfo { exports, ..plugin("snapshotter.v1", name.as_str(), &[&host]) }
+    }));
     plugins
 }
 

@@ -5,12 +5,18 @@
 use crate::frontends::native;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{ErrorKind, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
-use wharf_actors::{config::SystemConfig, drivers::registry::RegistryConfig, gc::GcConfig, restart::machine::Backoff};
+use wharf_actors::{
+    config::{RemoteSnapshotter, SystemConfig},
+    drivers::registry::RegistryConfig,
+    gc::GcConfig,
+    restart::machine::Backoff,
+};
 use wharf_messages::{Answer, Refusal, SnapshotterName};
 
 /// Where the file is looked for unless it is named.
@@ -52,6 +58,45 @@ pub struct Config {
     pub gc: Gc,
     /// Bounds.
     pub limits: Limits,
+    /// Snapshotters that are kept for other daemons, by the name under which their configuration knows this one.
+    pub served_snapshotters: BTreeMap<SnapshotterName, Served>,
+    /// Parts that other daemons have, by name.
+    pub proxy_plugins: BTreeMap<SnapshotterName, ProxyPlugin>,
+}
+
+/// What keeps the snapshots of a snapshotter that is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Served {
+    /// In layers, by the kernel's overlay.
+    Overlayfs,
+    /// As full copies.
+    Native,
+}
+
+/// A part that another daemon has, behind a socket that serves containerd's gRPC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyPlugin {
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: ProxyKind,
+    /// The socket.
+    pub address: PathBuf,
+    /// Its name there; none means the one it has here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_name: Option<String>,
+}
+
+/// What parts of other daemons can be used.
+///
+/// Content is not among them: blobs are files of this daemon, written, checked and counted before the row that names
+/// them is committed, and read by several at once while they grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyKind {
+    /// A snapshotter.
+    Snapshot,
 }
 
 /// Whose the socket is: its mode is 0660, so its owner and its group may connect.
@@ -195,6 +240,8 @@ impl Default for Config {
             events: Events::default(),
             gc: Gc::default(),
             limits: Limits::default(),
+            served_snapshotters: BTreeMap::new(),
+            proxy_plugins: BTreeMap::new(),
         }
     }
 }
@@ -346,6 +393,19 @@ impl Config {
         if !(0.0..=0.5).contains(&self.gc.pause_threshold) {
             return bad("gc.pause_threshold must be from 0 to 0.5".to_owned());
         }
+        let served = self.served_snapshotters.keys().map(|name| ("served_snapshotters", name));
+        let mut names: BTreeSet<&str> = BTreeSet::from(["overlayfs", "native"]);
+        for (key, name) in served.chain(self.proxy_plugins.keys().map(|name| ("proxy_plugins", name))) {
+            if !names.insert(name.as_str()) {
+                return bad(format!("{key}.{name}: there is a snapshotter of that name"));
+            }
+        }
+        for (name, plugin) in &self.proxy_plugins {
+            if !plugin.address.is_absolute() {
+                let address = plugin.address.display();
+                return bad(format!("proxy_plugins.{name}.address \"{address}\" must be an absolute path"));
+            }
+        }
         Ok(())
     }
 
@@ -394,6 +454,18 @@ impl Config {
         if let Some(shim) = &self.runtime.shim {
             system.shim = shim.clone();
         }
+        for (name, kind) in &self.served_snapshotters {
+            let kind = match kind {
+                Served::Overlayfs => "overlayfs",
+                Served::Native => "native",
+            };
+            system.served_snapshotters.insert(name.to_string(), kind.to_owned());
+        }
+        for (name, ProxyPlugin { kind: ProxyKind::Snapshot, address, remote_name }) in &self.proxy_plugins {
+            let remote_name = remote_name.clone().unwrap_or_else(|| name.to_string());
+            let remote = RemoteSnapshotter { address: address.clone(), remote_name };
+            system.remote_snapshotters.insert(name.to_string(), remote);
+        }
         system.shim_debug = matches!(self.log.level, LogLevel::Debug | LogLevel::Trace);
         system
     }
@@ -433,6 +505,8 @@ mod tests {
             ("root = 7\n", 1, "7"),
             ("# x\n[log]\nlevel = \"loud\"\n", 3, "`loud`"),
             ("snapshotter = \"../x\"\n", 1, "../x"),
+            ("[proxy_plugins.c]\ntype = \"content\"\naddress = \"/c.sock\"\n", 2, "`content`"),
+            ("[served_snapshotters]\nw = \"btrfs\"\n", 2, "`btrfs`"),
             ("root = \n", 1, ""),
             ("root = \"a\"\nroot = \"b\"\n", 2, "duplicate"),
         ] {
@@ -455,6 +529,12 @@ mod tests {
             ("[gc]\npause_threshold = 0.6", "from 0 to 0.5"),
             ("[restart]\nbackoff_first_ms = 0", "backoff_first_ms"),
             ("[restart]\nbackoff_max_ms = 10", "backoff_max_ms"),
+            ("[served_snapshotters]\nnative = \"overlayfs\"", "served_snapshotters.native"),
+            ("[proxy_plugins.s]\ntype = \"snapshot\"\naddress = \"s.sock\"", "proxy_plugins.s.address"),
+            (
+                "[served_snapshotters]\ns = \"native\"\n[proxy_plugins.s]\ntype = \"snapshot\"\naddress = \"/s\"",
+                "proxy_plugins.s",
+            ),
         ] {
             let refusal = Config::parse(text).unwrap().check().unwrap_err();
             assert!(refusal.detail.contains(word), "{refusal}");

@@ -141,12 +141,11 @@ pub(super) fn refusal(error: &ttrpc::Error) -> Refusal {
         // The connection is gone: the shim may have died, or be about to.
         _ => RefusalKind::Unavailable,
     };
-    let mut detail = words(error);
-    // The kind's words come back when the refusal is shown; twice would be once too often.
-    if let Some(short) = detail.strip_suffix(kind.suffix()).map(|s| s.trim_end_matches(": ")) {
-        detail = if short.is_empty() { "shim".to_owned() } else { short.to_owned() };
+    let mut told = Refusal::told(kind, &words(error));
+    if told.detail.is_empty() {
+        "shim".clone_into(&mut told.detail);
     }
-    Refusal { kind, detail }
+    told
 }
 
 /// Protobuf's `Any` of ours.

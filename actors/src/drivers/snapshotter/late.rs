@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn place(id: u64, ancestors: &[u64]) -> Placement<'_> {
-        Placement { id, kind: SnapshotKind::Active, ancestors }
+        Placement::new(id, SnapshotKind::Active, ancestors)
     }
 
     /// Applies layers before any has a parent, commits them from the lowest up, and looks at what the topmost shows.
@@ -125,7 +125,7 @@ mod tests {
             backend.commit(&place(*id, &ancestors)).unwrap();
             ancestors.insert(0, *id);
         }
-        let view = Placement { id: 99, kind: SnapshotKind::View, ancestors: &ancestors };
+        let view = Placement::new(99, SnapshotKind::View, &ancestors);
         backend.prepare(&view).unwrap();
         let mounts = backend.mounts(&view).unwrap();
         assert!(!backend.awaits_parent(&mounts));

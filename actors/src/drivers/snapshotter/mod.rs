@@ -14,16 +14,23 @@ mod folders;
 mod late;
 mod native;
 mod overlayfs;
+mod proxy;
+mod served;
 #[cfg(test)]
 mod suite;
 
 pub use native::Native;
 pub use overlayfs::{Overlayfs, check as check_overlayfs};
+pub use proxy::Proxy;
+pub use served::Served;
 
 use wharf_messages::{
-    Answer, Mount,
-    snapshot::{SnapshotKind, Usage},
+    Answer, Labels, Mount,
+    snapshot::{BACKEND_LABEL_PREFIX, SNAPSHOT_REF_LABEL, SnapshotKind, Usage},
 };
+
+/// For a backend that keeps none.
+static NO_LABELS: Labels = Labels::new();
 
 /// A snapshot's place among the others.
 #[derive(Debug, Clone, Copy)]
@@ -34,18 +41,54 @@ pub struct Placement<'a> {
     pub kind: SnapshotKind,
     /// The numbers of what it stands on, nearest first.
     pub ancestors: &'a [u64],
+    /// The namespace of its row, for whom another daemon is asked.
+    pub namespace: &'a str,
+    /// Those of its labels that are a backend's affair.
+    pub labels: &'a Labels,
+}
+
+impl<'a> Placement<'a> {
+    /// A place in no namespace, without labels: all that is of interest to a backend with folders of its own.
+    #[must_use]
+    pub fn new(id: u64, kind: SnapshotKind, ancestors: &'a [u64]) -> Self {
+        Self { id, kind, ancestors, namespace: "", labels: &NO_LABELS }
+    }
+}
+
+/// The labels that reach a backend.
+///
+/// # Spec
+/// containerd `snapshots.FilterInheritedLabels`.
+#[must_use]
+pub fn backend_labels(labels: &Labels) -> Labels {
+    let reaches = |key: &str| key == SNAPSHOT_REF_LABEL || key.starts_with(BACKEND_LABEL_PREFIX);
+    labels.iter().filter(|(key, _)| reaches(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// What preparing came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prepared {
+    /// It is there, empty over its parent.
+    New,
+    /// What [`SNAPSHOT_REF_LABEL`] names is there already, committed, with these labels; it has the number now.
+    AlreadyHere(Labels),
 }
 
 /// A backend. Every call may block on the disk.
 pub trait Snapshotter: Send + Sync {
     /// Its name: `overlayfs`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
+
+    /// Whether what it keeps is another daemon's, which alone knows what it is for.
+    fn is_served(&self) -> bool {
+        false
+    }
 
     /// Makes the folder of an active snapshot or a view, whole or not at all.
     ///
     /// # Errors
     /// `AlreadyExists` for the number, and what the disk says.
-    fn prepare(&self, place: &Placement<'_>) -> Answer<()>;
+    fn prepare(&self, place: &Placement<'_>) -> Answer<Prepared>;
 
     /// How to mount an active snapshot or a view.
     ///

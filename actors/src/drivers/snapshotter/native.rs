@@ -1,6 +1,6 @@
 //! Snapshots as full copies: works on every file system, takes more time and space.
 
-use super::{Placement, Snapshotter, folders::Folders};
+use super::{Placement, Prepared, Snapshotter, folders::Folders};
 use crate::drivers::files::copy_tree;
 use std::{
     fs,
@@ -28,11 +28,11 @@ impl Native {
 }
 
 impl Snapshotter for Native {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "native"
     }
 
-    fn prepare(&self, place: &Placement<'_>) -> Answer<()> {
+    fn prepare(&self, place: &Placement<'_>) -> Answer<Prepared> {
         let parent = place.ancestors.first().map(|id| self.folders.fs(*id));
         self.folders.make(place.id, |folder| {
             let fs = folder.join("fs");
@@ -44,7 +44,8 @@ impl Snapshotter for Native {
                     fs::set_permissions(&fs, fs::Permissions::from_mode(0o755))
                 }
             }
-        })
+        })?;
+        Ok(Prepared::New)
     }
 
     fn mounts(&self, place: &Placement<'_>) -> Answer<Vec<Mount>> {

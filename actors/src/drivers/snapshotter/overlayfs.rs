@@ -1,6 +1,6 @@
 //! Snapshots as the kernel's overlay layers them: each holds only what it changes.
 
-use super::{Placement, Snapshotter, folders::Folders, late};
+use super::{Placement, Prepared, Snapshotter, folders::Folders, late};
 use crate::drivers::{attributes, files};
 use std::{
     fs, io,
@@ -47,11 +47,11 @@ impl Overlayfs {
 }
 
 impl Snapshotter for Overlayfs {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "overlayfs"
     }
 
-    fn prepare(&self, place: &Placement<'_>) -> Answer<()> {
+    fn prepare(&self, place: &Placement<'_>) -> Answer<Prepared> {
         let parent = place.ancestors.first().map(|id| self.folders.fs(*id));
         self.folders.make(place.id, |folder| {
             let fs = folder.join("fs");
@@ -65,7 +65,8 @@ impl Snapshotter for Overlayfs {
                 // The mode above went through the umask.
                 None => fs::set_permissions(&fs, fs::Permissions::from_mode(0o755)),
             }
-        })
+        })?;
+        Ok(Prepared::New)
     }
 
     fn mounts(&self, place: &Placement<'_>) -> Answer<Vec<Mount>> {

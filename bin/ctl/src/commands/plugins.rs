@@ -79,6 +79,12 @@ fn details(plugins: &[PluginInfo]) -> Table {
         if !plugin.platforms.is_empty() {
             table.line(["Platforms:", &format!(" {}", plugin.platforms.join(","))]);
         }
+        if !plugin.exports.is_empty() {
+            table.line(["Exports:", ""]);
+            for (key, value) in &plugin.exports {
+                table.line(["", &format!(" {key}"), &format!(" {value}")]);
+            }
+        }
         if !plugin.capabilities.is_empty() {
             table.line(["Capabilities:", &format!(" {}", plugin.capabilities.join(","))]);
         }
@@ -99,6 +105,7 @@ mod tests {
             kind: kind.into(),
             id: id.into(),
             platforms: platforms.iter().map(|p| (*p).to_owned()).collect(),
+            exports: wharf_messages::Labels::new(),
             capabilities: Vec::new(),
             problem: problem.map(str::to_owned),
         }

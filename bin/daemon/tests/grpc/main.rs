@@ -8,8 +8,4 @@ mod events;
 mod hostile;
 mod snapshots;
 
-/// What `build.rs` makes of the definitions.
-#[allow(missing_docs, dead_code, unused_qualifications, clippy::all, reason = "generated")]
-mod proto {
-    include!(concat!(env!("OUT_DIR"), "/proto.rs"));
-}
+use wharf_grpc as proto;

@@ -47,12 +47,11 @@ fn change(root: &Path) {
 
 /// Two layers on a snapshotter: what there was, and what changed.
 fn two_layers(backend: &dyn Snapshotter, temp: &Path) -> (Vec<Mount>, Vec<Mount>) {
-    let first = Placement { id: 1, kind: Active, ancestors: &[] };
+    let first = Placement::new(1, Active, &[]);
     backend.prepare(&first).unwrap();
     old(TempMount::new(&backend.mounts(&first).unwrap(), temp).unwrap().path());
     backend.commit(&first).unwrap();
-    let (lower, upper) =
-        (Placement { id: 2, kind: View, ancestors: &[1] }, Placement { id: 3, kind: Active, ancestors: &[1] });
+    let (lower, upper) = (Placement::new(2, View, &[1]), Placement::new(3, Active, &[1]));
     backend.prepare(&lower).unwrap();
     backend.prepare(&upper).unwrap();
     let mounts = backend.mounts(&upper).unwrap();

@@ -20,11 +20,12 @@ use wharf_messages::{
 };
 
 fn plugin(info: PluginInfo) -> Plugin {
-    let PluginInfo { kind, id, platforms, capabilities, problem } = info;
+    let PluginInfo { kind, id, platforms, exports, capabilities, problem } = info;
     Plugin {
         r#type: kind,
         id,
         platforms: platforms.iter().filter_map(|text| Platform::parse(text).ok()).map(platform).collect(),
+        exports,
         capabilities,
         init_err: problem.map(|message| rpc::Status { code: Code::Unknown.into(), message, details: Vec::new() }),
         ..Plugin::default()

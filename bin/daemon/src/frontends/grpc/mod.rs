@@ -14,7 +14,6 @@
 mod api;
 mod containers;
 mod content;
-mod convert;
 mod diff;
 mod events;
 mod health;
@@ -23,7 +22,6 @@ mod introspection;
 mod leases;
 mod namespaces;
 mod snapshots;
-mod status;
 #[cfg(test)]
 mod table;
 mod tasks;
@@ -58,13 +56,8 @@ use tonic::{
     body::Body,
     codegen::{BoxFuture, Service, http},
 };
+use wharf_grpc::{self as proto, convert, status};
 use wharf_messages::meta::Peer;
-
-/// What `build.rs` makes of the definitions in `proto/`.
-#[allow(missing_docs, dead_code, unused_qualifications, clippy::all, reason = "generated")]
-pub mod proto {
-    include!(concat!(env!("OUT_DIR"), "/proto.rs"));
-}
 
 /// The largest message, each way: what containerd's clients are set to.
 const MESSAGE_MAX_BYTES: usize = 16 << 20;

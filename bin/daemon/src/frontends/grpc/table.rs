@@ -84,8 +84,7 @@ fn every_rpc_of_the_wire_has_its_row() {
     use wharf_messages::call::CALLS;
 
     let short = |name: &str| name.trim_start_matches("containerd.services.").to_owned();
-    let set = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-    let set = FileDescriptorSet::decode(set.as_slice()).unwrap();
+    let set = FileDescriptorSet::decode(super::proto::DESCRIPTORS).unwrap();
     let mut defined = BTreeSet::new();
     for file in &set.file {
         for service in &file.service {

@@ -1,4 +1,4 @@
-//! Refusals as gRPC knows them.
+//! Refusals as gRPC knows them, both ways.
 
 use tonic::{Code, Status};
 use wharf_messages::{Refusal, RefusalKind};
@@ -33,6 +33,13 @@ pub fn status(refusal: &Refusal) -> Status {
     Status::new(code(refusal.kind), refusal.to_string())
 }
 
+/// The refusal of a status: of the same kind, in the same words, without those that are the kind's own.
+#[must_use]
+pub fn refusal(status: &Status) -> Refusal {
+    let kind = RefusalKind::ALL.iter().copied().find(|kind| code(*kind) == status.code());
+    Refusal::told(kind.unwrap_or(RefusalKind::Unknown), status.message())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +50,15 @@ mod tests {
         codes.sort_unstable();
         // Every code but "ok".
         assert_eq!(codes, (1..=16).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn there_and_back_nothing_changes() {
+        for kind in RefusalKind::ALL {
+            let told = Refusal { kind, detail: "snapshot \"x\"".to_owned() };
+            assert_eq!(refusal(&status(&told)), told);
+        }
+        assert_eq!(refusal(&Status::not_found("not found")).to_string(), "not found");
     }
 
     #[test]

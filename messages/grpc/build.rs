@@ -1,4 +1,4 @@
-//! Compiles the wire definitions of the gRPC front end; no `protoc` is needed.
+//! Compiles the wire definitions; no `protoc` is needed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -31,7 +31,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         // Blobs pass through without a copy of our own.
         .bytes(".containerd.services.content.v1")
-        .client_mod_attribute(".", "#[cfg(test)]")
         .build_transport(false)
         .include_file("proto.rs")
         .compile_fds(compiler.file_descriptor_set())?;

@@ -1,6 +1,6 @@
 //! Values on their way between the wire and the vocabulary.
 
-use super::proto::containerd::types as wire;
+use crate::containerd::types as wire;
 use wharf_messages::{
     Answer, Any, Descriptor, Digest, Mount, Platform, Refusal, Timestamp, descriptor::media_type::OCI_LAYER,
 };

@@ -1,0 +1,17 @@
+//! containerd's gRPC API: the messages, both ends of the services, and how they say what wharf's vocabulary says.
+//!
+//! The daemon's front end serves them; drivers call other daemons by them. Nothing here does I/O.
+
+pub mod convert;
+pub mod status;
+
+/// What `build.rs` makes of the definitions in `proto/`.
+#[allow(missing_docs, dead_code, unused_qualifications, clippy::all, reason = "generated")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/proto.rs"));
+}
+
+pub use generated::{containerd, google, grpc};
+
+/// The definitions themselves, as an encoded `FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
