@@ -3,6 +3,7 @@
 # make demo       builds, then runs the main job step by step, on folders of its own
 # make test       runs everything that has to pass; what CI runs
 # make bench      compares with Debian's containerd
+# make fuzz       lets libFuzzer search each fuzz target for EACH seconds (60), or those that ONLY names
 #
 # Each installs what it needs and is missing (see .setup).
 
@@ -10,7 +11,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: build install demo test bench fmt lint doc unit system test-bins setup setup-test clean
+.PHONY: build install demo test bench fuzz fmt lint doc unit system test-bins setup setup-test clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -42,6 +43,20 @@ test: setup-test fmt lint doc unit system
 
 bench: build setup-test
 	WHARF_BIN_DIR=$(CURDIR)/target/bin $(CARGO) bench --locked -p wharf-tests --features system --bench peers -- $(ONLY)
+
+# What it finds it leaves in artifacts/, beside its manifest, and what it has learnt in target/fuzz/corpus. No sanitizer, so
+# that the stable toolchain will do: what is looked for are panics, hangs and memory without bounds.
+EACH ?= 60
+FUZZ = tests/fuzz/libfuzzer
+fuzz:
+	./.setup fuzz
+	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	for target in $(or $(ONLY),$(notdir $(wildcard tests/fuzz/seeds/*))); do \
+		mkdir -p target/fuzz/corpus/$$target; \
+		$(CARGO) fuzz run --fuzz-dir $(FUZZ) --target-dir target/fuzz --sanitizer none $$target \
+			target/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
+			-max_total_time=$(EACH) -max_len=65536 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1; \
+	done
 
 fmt:
 	$(CARGO) fmt --all --check

@@ -22,6 +22,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("wharf-ctl", &["wharf-messages", "wharf-client"]),
     ("wharf-shim", &["wharf-messages"]),
     ("wharf-tests", &[]),
+    ("wharf-fuzz", &["wharf-messages", "wharf-actors", "wharf-client"]),
 ];
 
 /// Crates that must not be linked, not even by way of others.

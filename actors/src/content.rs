@@ -20,12 +20,14 @@ use crate::{
     commit::answer_after_commit,
     journal::Journal,
     root::Fixed,
-    runtime::{Actor, Ask, ChildSpec, Ctx, Handler, Request, Supervised, blocking},
+    runtime::{Actor, Ask, ChildSpec, Ctx, Handler, Request, Supervised, blocking, waiting},
 };
 use bytes::Bytes;
 use std::{
     collections::HashSet,
+    io::Read,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use wharf_messages::{
     Answer, Digest, IngestRef, Labels, LeaseId, Meta, Namespace, Refusal, RefusalKind,
@@ -34,6 +36,13 @@ use wharf_messages::{
     lease::{AddLeaseResource, LeaseResource},
 };
 use wharf_store::{Change, Commit, Committed, Growing, IngestFile, IngestRow, Outcome, Placed, Store, refuse};
+
+/// The first pause before a reference that another has is tried again. Each is twice the one before.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+/// The last: half a second in all, as long as containerd tries.
+const LOCK_PAUSE_MAX: Duration = Duration::from_millis(256);
+/// How much of a blob is copied at once.
+const COPY_BYTES: usize = 256 << 10;
 
 /// What content needs from the rest of the system.
 #[derive(Clone)]
@@ -74,10 +83,17 @@ impl Writers {
         self.set().iter().cloned().collect()
     }
 
-    fn lock(&self, namespace: &Namespace, reference: &IngestRef) -> Answer<RefLock> {
+    /// Takes a reference; waits a little for whoever has it. A client that has just closed its stream and opens another has
+    /// done all it can: that the first is not yet seen to be closed is not its fault.
+    async fn lock(&self, namespace: &Namespace, reference: &IngestRef) -> Answer<RefLock> {
         let key = (namespace.clone(), reference.clone());
-        if !self.set().insert(key.clone()) {
-            return Err(Refusal::unavailable(format!("ref {reference} locked for writing by another")));
+        let mut pause = LOCK_PAUSE;
+        while !self.set().insert(key.clone()) {
+            if pause > LOCK_PAUSE_MAX {
+                return Err(Refusal::unavailable(format!("ref {reference} locked for writing by another")));
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
         Ok(RefLock { writers: self.clone(), key })
     }
@@ -106,6 +122,8 @@ pub struct OpenIngest {
     pub expected: Option<Digest>,
     /// Labels for the blob.
     pub labels: Labels,
+    /// Whether a blob that only another namespace has is as good as written: the writer begins at its end.
+    pub shares: bool,
 }
 
 impl Request for OpenIngest {
@@ -153,15 +171,12 @@ impl Handler<Ask<OpenIngest>> for Content {
 
     fn handle(&mut self, ask: Ask<OpenIngest>, ctx: &mut Ctx<Self>) {
         let Ask { meta, call, reply } = ask;
-        let locked = meta
-            .namespace()
-            .cloned()
-            .and_then(|namespace| Ok((self.deps.writers.lock(&namespace, &call.reference)?, namespace)));
-        let (lock, namespace) = match locked {
-            Ok(locked) => locked,
-            Err(refusal) => return reply.send(Err(refusal)),
+        let deps = self.deps.clone();
+        let work = async move {
+            let namespace = meta.namespace()?.clone();
+            let lock = deps.writers.lock(&namespace, &call.reference).await?;
+            open(deps, lock, namespace, meta.lease, call).await
         };
-        let work = open(self.deps.clone(), lock, namespace, meta.lease, call);
         ctx.job("open ingest", |_| work, |_, opened, _| reply.send(opened));
     }
 }
@@ -174,20 +189,24 @@ async fn open(
     call: OpenIngest,
 ) -> Answer<IngestWriter> {
     let (store, looking, wanted) = (deps.store.clone(), namespace.clone(), call.clone());
-    let (row, file) = blocking("open ingest", move || {
+    let (row, file, borrowed) = blocking("open ingest", move || {
         let reader = store.read()?;
         let row = reader.ingest(&looking, &wanted.reference)?;
         if let Some(expected) = &wanted.expected
             && reader.content(&looking, expected)?.is_some()
         {
-            return Ok((row, None));
+            return Ok((row, None, None));
         }
+        let borrowed = match &wanted.expected {
+            Some(digest) if wanted.shares && row.is_none() => reader.blob(digest)?.map(|size| (digest.clone(), size)),
+            _ => None,
+        };
         let algorithm = wanted.expected.as_ref().map_or(DigestAlgorithm::Sha256, Digest::algorithm);
         let file = match &row {
             Some(row) => store.blobs().resume(&row.file_id, algorithm)?,
             None => store.blobs().begin(algorithm)?,
         };
-        Ok((row, Some(file)))
+        Ok((row, Some(file), borrowed))
     })
     .await?;
     let Some(file) = file else {
@@ -213,7 +232,7 @@ async fn open(
         labels: call.labels,
     };
     deps.journal.commit(Commit::one(&namespace, Change::PutIngest(row.clone())).leased(lease.clone())).await?;
-    Ok(IngestWriter { deps, namespace, lease, row, file: Some(Locked { file, lock }) })
+    Ok(IngestWriter { deps, namespace, lease, row, borrowed, file: Some(Locked { file, lock }) })
 }
 
 /// Removes an ingest's row, then its bytes.
@@ -234,6 +253,8 @@ pub struct IngestWriter {
     namespace: Namespace,
     lease: Option<LeaseId>,
     row: IngestRow,
+    /// Another namespace's blob and its length, which counts as written as long as nothing else is.
+    borrowed: Option<(Digest, u64)>,
     /// None while a blocking thread has it; gone for good after an error of that thread.
     file: Option<Locked>,
 }
@@ -257,6 +278,9 @@ impl IngestWriter {
     /// # Errors
     /// `Internal` after a write that panicked.
     pub fn offset_bytes(&self) -> Answer<u64> {
+        if let Some((_, size_bytes)) = &self.borrowed {
+            return Ok(*size_bytes);
+        }
         self.file.as_ref().map(|locked| locked.file.offset_bytes()).ok_or_else(lost)
     }
 
@@ -265,6 +289,9 @@ impl IngestWriter {
     /// # Errors
     /// `Internal` after a write that panicked.
     pub fn digest(&self) -> Answer<Digest> {
+        if let Some((digest, _)) = &self.borrowed {
+            return Ok(digest.clone());
+        }
         self.file.as_ref().ok_or_else(lost)?.file.digest()
     }
 
@@ -296,6 +323,11 @@ impl IngestWriter {
     /// # Errors
     /// `ResourceExhausted` on a full disk, and other operating errors; what was written before stays.
     pub async fn write(&mut self, chunks: Vec<Bytes>) -> Answer<()> {
+        if let Some((digest, _)) = self.borrowed.take() {
+            // Something follows, so it becomes another blob than the one that is here.
+            let store = self.deps.store.clone();
+            self.with_file("copy blob", move |file| copy(&store, &digest, file)).await?;
+        }
         self.with_file("write ingest", move |file| chunks.iter().try_for_each(|chunk| file.append(chunk).map(|_| ())))
             .await
     }
@@ -305,13 +337,20 @@ impl IngestWriter {
     /// # Errors
     /// The first error of the sender's or of the disk; what was written before stays.
     pub async fn write_all(&mut self, mut chunks: tokio::sync::mpsc::Receiver<Answer<Bytes>>) -> Answer<()> {
-        self.with_file("write ingest", move |file| {
-            while let Some(chunk) = chunks.blocking_recv() {
-                file.append(&chunk?)?;
-            }
-            Ok(())
+        let mut locked = self.file.take().ok_or_else(lost)?;
+        let (locked, answer) = waiting("write ingest", move || {
+            let mut write = || {
+                while let Some(chunk) = chunks.blocking_recv() {
+                    locked.file.append(&chunk?)?;
+                }
+                Ok(())
+            };
+            let answer = write();
+            Ok((locked, answer))
         })
-        .await
+        .await?;
+        self.file = Some(locked);
+        answer
     }
 
     /// Throws away what is beyond a length.
@@ -319,6 +358,12 @@ impl IngestWriter {
     /// # Errors
     /// `OutOfRange`, and operating errors.
     pub async fn truncate(&mut self, len_bytes: u64) -> Answer<()> {
+        if let Some((digest, _)) = self.borrowed.take()
+            && len_bytes > 0
+        {
+            let store = self.deps.store.clone();
+            self.with_file("copy blob", move |file| copy(&store, &digest, file)).await?;
+        }
         self.with_file("truncate ingest", move |file| file.truncate(len_bytes)).await
     }
 
@@ -328,6 +373,9 @@ impl IngestWriter {
     /// `FailedPrecondition` for another size or digest: the ingest stays. `AlreadyExists` if the namespace has the blob:
     /// the ingest is gone.
     pub async fn commit(mut self, size_bytes: u64, expected: Option<Digest>, labels: Labels) -> Answer<ContentInfo> {
+        if let Some(borrowed) = self.borrowed.take() {
+            return self.adopt(borrowed, size_bytes, expected, labels).await;
+        }
         let Locked { file, lock } = self.file.take().ok_or_else(lost)?;
         let expected = expected.or_else(|| self.row.expected.clone());
         let size_bytes = if size_bytes == 0 { self.row.total_bytes } else { size_bytes };
@@ -353,6 +401,54 @@ impl IngestWriter {
         // Until here only this kept the file from a sweep (CONTENT-2).
         drop(placed);
         committed?.into_content().ok_or_else(|| Refusal::internal("a new blob has no record"))
+    }
+}
+
+impl IngestWriter {
+    /// Makes another namespace's blob this one's too.
+    async fn adopt(
+        mut self,
+        (digest, own_bytes): (Digest, u64),
+        size_bytes: u64,
+        expected: Option<Digest>,
+        labels: Labels,
+    ) -> Answer<ContentInfo> {
+        if size_bytes != 0 && size_bytes != own_bytes {
+            let why = format!("unexpected commit size {own_bytes}, expected {size_bytes}");
+            return Err(Refusal::failed_precondition(why));
+        }
+        if let Some(expected) = expected.filter(|expected| *expected != digest) {
+            return Err(Refusal::failed_precondition(format!(
+                "unexpected commit digest {digest}, expected {expected}"
+            )));
+        }
+        let Locked { file, lock: _lock } = self.file.take().ok_or_else(lost)?;
+        let mut all = std::mem::take(&mut self.row.labels);
+        all.extend(labels);
+        let change = Change::ShareContent { digest, labels: all };
+        let ended = Change::DeleteIngest(self.row.reference.clone());
+        let commit = Commit::one(&self.namespace, change).change(ended).leased(self.lease.clone());
+        let committed = self.deps.journal.commit(commit).await;
+        drop(file);
+        if committed.as_ref().is_err_and(|refusal| refusal.is(RefusalKind::AlreadyExists)) {
+            discard(&self.deps, &self.namespace, &self.row.reference).await?;
+        }
+        let info = committed?.into_content().ok_or_else(|| Refusal::internal("a shared blob has no record"))?;
+        let store = self.deps.store.clone();
+        blocking("discard ingest", move || store.blobs().discard_ingest(&self.row.file_id, || Ok(true))).await?;
+        Ok(info)
+    }
+}
+
+/// Appends a blob to an ingest.
+fn copy(store: &Store, digest: &Digest, ingest: &mut IngestFile) -> Answer<()> {
+    let (mut blob, _) = store.blobs().read(digest)?;
+    let mut chunk = vec![0; COPY_BYTES];
+    loop {
+        match blob.read(&mut chunk).map_err(|e| Refusal::io(format!("read content {digest}"), &e))? {
+            0 => return Ok(()),
+            got => ingest.append(&chunk[..got])?,
+        };
     }
 }
 
@@ -475,7 +571,7 @@ impl Handler<Ask<AbortIngest>> for Content {
         let work = async move {
             let namespace = meta.namespace()?;
             // Held until the ingest is gone, so that nobody begins to write it meanwhile.
-            let _lock = deps.writers.lock(namespace, &call.reference)?;
+            let _lock = deps.writers.lock(namespace, &call.reference).await?;
             discard(&deps, namespace, &call.reference).await
         };
         ctx.job("abort ingest", |_| work, |_, end, _| reply.send(end));

@@ -182,10 +182,16 @@ impl Handler<Ask<CommitSnapshot>> for SnapshotActor {
         let work = async move {
             let (measuring, place, late) = (Arc::clone(&deps), path.clone(), call.parent.clone());
             let labels = backend_labels(&call.labels);
+            let name = call.name.clone();
             let usage = deps
                 .pool
                 .run("freeze a snapshot", move || {
                     let reader = measuring.store.read()?;
+                    if reader.snapshot(&place.namespace, &place.snapshotter, &name)?.is_some() {
+                        // Refused below, whether or not there is such a key: a commit that is sent again finds its own
+                        // work, as containerd has it. Nothing is frozen for that.
+                        return Ok(Usage::default());
+                    }
                     let row = find(&reader, &place.namespace, &place.snapshotter, &place.key)?;
                     if row.info.kind != SnapshotKind::Active {
                         return Err(refuse::not_active(&place.key));

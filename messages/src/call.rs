@@ -77,6 +77,7 @@ macro_rules! for_each_call {
             "images.summarize"    Query   Unary       image::SummarizeImages         => Vec<image::ImageSummary>, ();
             "images.resolve"      Query   Unary       image::ResolveImage            => image::ResolvedImage, ();
             "images.pull"         Command Items       image::PullImage               => image::Image, image::Progress;
+            "images.push"         Command Items       image::PushImage               => Descriptor, image::Progress;
             "images.unpack"       Command Items       image::UnpackImage             => image::ResolvedImage, image::Progress;
             "images.import"       Command UploadItems image::ImportImages            => Vec<image::Image>, image::Progress;
             "images.export"       Query   Items       image::ExportImages            => (), Vec<u8>;

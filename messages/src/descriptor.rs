@@ -92,6 +92,15 @@ pub mod media_type {
         layer_compression(media_type).is_some()
     }
 
+    /// Whether it is a layer that must not be distributed.
+    ///
+    /// # Spec
+    /// OCI image specification 1.1, layer.md "Non-distributable layers"; Docker's foreign layers.
+    #[must_use]
+    pub fn is_non_distributable(media_type: &str) -> bool {
+        media_type.contains("nondistributable") || media_type.contains("rootfs.foreign")
+    }
+
     /// How a layer of this type is packed; `None` if it is no layer. Foreign and non-distributable layers count.
     #[must_use]
     pub fn layer_compression(media_type: &str) -> Option<Compression> {
@@ -113,6 +122,17 @@ pub mod media_type {
 #[cfg(test)]
 mod tests {
     use super::media_type::*;
+
+    #[test]
+    fn foreign_layers_are_known() {
+        for kind in [
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        ] {
+            assert!(is_non_distributable(kind));
+        }
+        assert!(!is_non_distributable(OCI_LAYER));
+    }
 
     #[test]
     fn layers_tell_their_compression() {

@@ -188,6 +188,36 @@ pub struct PullImage {
     pub registry: RegistryOptions,
 }
 
+/// What a push sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PushSource {
+    /// An image's target.
+    Image(ImageName),
+    /// A manifest or index of the content store that need not have a name.
+    Content(Descriptor),
+}
+
+/// Sends an image to its registry: what is below it first, what is there already not at all. Answers what the
+/// reference names then.
+///
+/// Items: [`Progress`]. Refused with `NotFound` for the image, its platform or a blob that is not here, and by the
+/// registry as [`PullImage`] is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushImage {
+    /// What to send.
+    pub source: PushSource,
+    /// A fully spelt reference: where to, and under which tag.
+    pub reference: String,
+    /// Of an index, only the manifest for this platform; none sends all of it.
+    pub platform: Option<Platform>,
+    /// Send layers that must not be distributed, too.
+    pub allow_non_distributable: bool,
+    /// Blobs sent at once, 1 to 64; 0 means the daemon's default for pulls.
+    pub max_concurrent_uploads: u32,
+    /// How to talk to the registry.
+    pub registry: RegistryOptions,
+}
+
 /// Unpacks an image's layers. Items: [`Progress`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UnpackImage {
@@ -250,6 +280,8 @@ pub enum ProgressState {
     Unpacking,
     /// Unpacked.
     Unpacked,
+    /// Bytes are being sent.
+    Uploading,
 }
 
 /// One line of a pull's progress; the latest for a `reference` replaces the one before.

@@ -196,7 +196,8 @@ impl IngestRow {
             total_bytes: self.total_bytes,
             expected: self.expected.clone(),
             started_at: self.started_at,
-            updated_at: updated_at.max(self.updated_at),
+            // Opening it again is no change of it.
+            updated_at: updated_at.max(self.started_at),
         }
     }
 }

@@ -7,12 +7,16 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
+    io::Write,
+    process::Stdio,
     time::{Duration, Instant},
 };
 use wharf_tests::{
-    Args, Containerd, Daemon, Output, Registry, cgroups,
+    Args, Containerd, Daemon, Output, Registry, TestDir, cgroups,
+    command::Program,
     images::{self, Packing},
-    process,
+    process::{self, Watch},
 };
 
 const BUSYBOX: &str = "docker.io/library/busybox:latest";
@@ -218,12 +222,66 @@ fn lists() {
     report("daemon with 1,000 containers known, PSS", "MB", [0, 1].map(|peer| megabytes(peers[peer].pid())));
 }
 
+/// A blob of 1 GiB in and out through the real `ctr`, and the daemon's memory meanwhile; then the same by wharf's own
+/// client and protocol.
+fn stream() {
+    const BLOB_BYTES: u64 = 1 << 30;
+    let peers = Peer::both();
+    let dir = TestDir::new();
+    let source = dir.join("blob");
+    let mut file = fs::File::create(&source).unwrap();
+    let noise: Vec<u8> = (0_u32..1 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    (0..BLOB_BYTES / noise.len() as u64).for_each(|_| file.write_all(&noise).unwrap());
+    let ctr = |peer: &Peer| {
+        let address = match peer {
+            Peer::Wharf(daemon) | Peer::Ctr(daemon) => daemon.address(),
+            Peer::Containerd(containerd) => containerd.address(),
+        };
+        Program::new("ctr").env("CONTAINERD_ADDRESS", address).env("CONTAINERD_NAMESPACE", peer.namespace())
+    };
+    let own = |peer: &Peer| match peer {
+        Peer::Wharf(daemon) => daemon.client(),
+        Peer::Containerd(_) | Peer::Ctr(_) => ctr(peer),
+    };
+    let [by_ctr, by_own] = [[0, 1].map(|at| ctr(&peers[at])), [0, 1].map(|at| own(&peers[at]))];
+    for (name, clients) in [("ctr", by_ctr), ("wharf's own client against ctr", by_own)] {
+        let (mut ingest, mut get, mut memory) = ([0.0; 2], [0.0; 2], [0.0; 2]);
+        for (at, peer) in peers.iter().enumerate() {
+            let client = &clients[at];
+            let listed = |client: &Program| -> Vec<String> {
+                client.run("content ls -q").ok().lines().map(str::to_owned).collect()
+            };
+            let before = listed(client);
+            let mut figures = [Vec::new(), Vec::new()];
+            let watch = Watch::of(peer.pid());
+            for _ in 0..3 {
+                let begin = Instant::now();
+                let mut command = client.command(["content", "ingest", "bench"]);
+                let status = command.stdin(fs::File::open(&source).unwrap()).stdout(Stdio::null()).status().unwrap();
+                assert!(status.success());
+                figures[0].push(milliseconds(begin.elapsed()));
+                let digest = listed(client).into_iter().find(|digest| !before.contains(digest)).unwrap();
+                let begin = Instant::now();
+                let status = client.command(["content", "get", &digest]).stdout(Stdio::null()).status().unwrap();
+                assert!(status.success());
+                figures[1].push(milliseconds(begin.elapsed()));
+                let _ = client.run(["content", "rm", &digest]).ok();
+            }
+            memory[at] = watch.most_kilobytes() as f64 / 1024.0;
+            [ingest[at], get[at]] = figures.map(median);
+        }
+        report(&format!("ingest of 1 GiB, {name}"), "ms", ingest);
+        report(&format!("get of 1 GiB, {name}"), "ms", get);
+        report("daemon meanwhile, most PSS", "MB", memory);
+    }
+}
+
 fn main() {
     // `cargo bench` passes flags of its own.
     let chosen: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     println!("{:<44} {:>10} {:>12} {:<4} {:>7}", "", "wharf", "containerd", "", "ratio");
-    let parts: [(&str, fn()); 5] =
-        [("run", run), ("ctr", ctr), ("memory", memory), ("images", images), ("lists", lists)];
+    let parts: [(&str, fn()); 6] =
+        [("run", run), ("ctr", ctr), ("memory", memory), ("images", images), ("lists", lists), ("stream", stream)];
     for (name, part) in parts {
         if chosen.is_empty() || chosen.iter().any(|word| word == name) {
             part();

@@ -67,6 +67,8 @@ pub enum Behaviour {
     Stall(usize),
     /// Ignores a Range header: all of it, from the start.
     WithoutRange,
+    /// Says nothing until [`HostileRegistry::release`].
+    Silent,
 }
 
 impl Behaviour {
@@ -189,6 +191,9 @@ impl Shared {
                 stream.write_all(body.as_bytes())?;
             }
             return Ok(true);
+        }
+        while behaviour == Behaviour::Silent && !self.released.load(Ordering::Acquire) {
+            thread::sleep(std::time::Duration::from_millis(5));
         }
         let Some((kind, found)) = self.find(&request.path) else {
             stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")?;

@@ -10,6 +10,11 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Child, ExitStatus},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -127,6 +132,41 @@ pub fn pss_kilobytes(pid: i32) -> Option<u64> {
 /// If it is not there.
 pub fn terminate(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap_or_else(|errno| panic!("end {pid}: {errno}"));
+}
+
+/// Watches a process's share of memory.
+#[derive(Debug)]
+pub struct Watch {
+    over: Arc<AtomicBool>,
+    thread: thread::JoinHandle<u64>,
+}
+
+impl Watch {
+    /// Begins.
+    #[must_use]
+    pub fn of(pid: i32) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let watching = over.clone();
+        let thread = thread::spawn(move || {
+            let mut most = 0;
+            while !watching.load(Ordering::Relaxed) {
+                most = most.max(pss_kilobytes(pid).unwrap_or(0));
+                thread::sleep(Duration::from_millis(10));
+            }
+            most
+        });
+        Self { over, thread }
+    }
+
+    /// Ends; the most that was seen, in kilobytes.
+    ///
+    /// # Panics
+    /// If the watching did.
+    #[must_use]
+    pub fn most_kilobytes(self) -> u64 {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
 }
 
 /// Kills processes by their ids and waits until they are gone.

@@ -113,6 +113,12 @@ impl Registry {
         hosts
     }
 
+    /// What it has logged so far, a line a request among it.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap()
+    }
+
     /// Where it keeps a blob, for a test that wants to damage it.
     #[must_use]
     pub fn blob_path(&self, digest: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use super::GcDeps;
 use crate::{
     Wharf,
-    runtime::blocking,
+    runtime::waiting,
     serve::{CallIo, Serve},
 };
 use wharf_messages::{
@@ -14,7 +14,7 @@ use wharf_messages::{
 impl Serve for ExplainGarbage {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<Verdict>) -> Answer<()> {
         let namespace = meta.namespace()?.clone();
-        blocking(Self::NAME, move || {
+        waiting(Self::NAME, move || {
             let (reader, in_use) = GcDeps::new(&wharf).moment()?;
             for verdict in reader.mark(&namespace, wharf.clock.now(), &in_use)?.verdicts() {
                 io.items.blocking_send(verdict).map_err(|_| Refusal::canceled("the client went away"))?;

@@ -72,7 +72,8 @@ fn each_thing_is_explained_and_what_is_being_written_is_in_use() {
         let held = insert(whole, &meta(), "held", &[("containerd.io/gc.root", "1")]).await;
         let reference = IngestRef::new("layer").unwrap();
         let expected = Some(Digest::from_sha256(&[7; 32]));
-        let open = OpenIngest { reference: reference.clone(), total_bytes: 0, expected, labels: Labels::new() };
+        let open =
+            OpenIngest { reference: reference.clone(), total_bytes: 0, expected, labels: Labels::new(), shares: false };
         let writer = whole.wharf.actors.content.ask(meta(), open).await.unwrap();
         let mut expected = vec![
             (Resource::Content(loose), Reason::Unreferenced),

@@ -51,7 +51,7 @@ fn exported(
                 node @ Node::Manifest { .. } => node.children(),
             };
             to_visit.extend(children.into_iter().map(|child| (child, depth)));
-        } else if call.skip_non_distributable && is_non_distributable(kind) {
+        } else if call.skip_non_distributable && media_type::is_non_distributable(kind) {
             continue;
         } else if reader.content(namespace, &blob.digest)?.is_none() {
             return Err(refuse::no_content(&blob.digest));
@@ -74,12 +74,6 @@ fn exported(
     Ok(ExportedImage { name: name.to_string(), target: image.target, blobs, docker })
 }
 
-/// # Spec
-/// OCI image specification 1.1, layer.md "Non-distributable layers"; Docker's foreign layers.
-fn is_non_distributable(media_type: &str) -> bool {
-    media_type.contains("nondistributable") || media_type.contains("rootfs.foreign")
-}
-
 /// Blobs as files of the store.
 struct Files<'a>(&'a Store);
 
@@ -87,21 +81,5 @@ impl BlobSource for Files<'_> {
     fn open(&self, digest: &Digest) -> Answer<(u64, Box<dyn Read>)> {
         let (file, size_bytes) = self.0.blobs().read(digest)?;
         Ok((size_bytes, Box::new(file)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn foreign_layers_are_known() {
-        for kind in [
-            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-        ] {
-            assert!(is_non_distributable(kind));
-        }
-        assert!(!is_non_distributable(media_type::OCI_LAYER));
     }
 }

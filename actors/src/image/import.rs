@@ -10,7 +10,7 @@ use crate::{
     Wharf,
     archive::{Archive, BlobSink, ImageInArchive, read_archive},
     content, image_graph,
-    runtime::blocking,
+    runtime::{blocking, waiting},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,7 +58,7 @@ async fn claimed(
     let meta = claim.meta().clone();
     let namespace = meta.namespace()?.clone();
     let (reading, claimed, shown) = (wharf.clone(), meta.clone(), board.clone());
-    let archive = blocking("read an image archive", move || {
+    let archive = waiting("read an image archive", move || {
         let mut sink = Sink { wharf: &reading, meta: &claimed, board: &shown, handle: Handle::current() };
         read_archive(&mut input, &mut sink)
     })

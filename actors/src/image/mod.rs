@@ -20,6 +20,7 @@ pub mod export;
 pub mod flights;
 pub mod import;
 pub mod pull;
+pub mod push;
 pub mod resolve;
 pub mod unpack;
 
@@ -65,6 +66,9 @@ pub struct ImageDeps {
     /// Blobs fetched at once for one pull, unless it says otherwise.
     pub max_concurrent_downloads: u32,
 }
+
+/// How many may wait for a cancelled pull's end.
+const NEXT_MAX: usize = 64;
 
 /// Asks to take part in an image's pull; the call's reference is the actor's name.
 #[derive(Debug, Clone)]
@@ -137,13 +141,15 @@ pub struct ImageActor {
     deps: Arc<ImageDeps>,
     key: Scoped<ImageName>,
     pulling: Option<Pulling>,
+    /// Who wants a pull while one that nobody wants any more is ending.
+    next: Vec<Ask<JoinPull>>,
 }
 
 impl ImageActor {
     /// The actor of one name.
     #[must_use]
     pub fn new(deps: Arc<ImageDeps>, key: Scoped<ImageName>) -> Self {
-        Self { deps, key, pulling: None }
+        Self { deps, key, pulling: None, next: Vec::new() }
     }
 
     fn commit_then_answer<T: 'static>(
@@ -166,6 +172,9 @@ impl ImageActor {
             |image, end, ctx| {
                 if let Some(pulling) = image.pulling.take() {
                     pulling.end.send_replace(Some(end));
+                }
+                for ask in std::mem::take(&mut image.next) {
+                    image.join(ask, ctx);
                 }
                 ctx.idle();
             },
@@ -218,9 +227,18 @@ impl Handler<Ask<JoinPull>> for ImageActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<JoinPull>, ctx: &mut Ctx<Self>) {
+        self.join(ask, ctx);
+    }
+}
+
+impl ImageActor {
+    fn join(&mut self, ask: Ask<JoinPull>, ctx: &mut Ctx<Self>) {
+        // Its last passenger has left and it is ending: there will be room in a moment.
+        if self.pulling.as_ref().is_some_and(|pulling| pulling.cancel.is_cancelled()) && self.next.len() < NEXT_MAX {
+            return self.next.push(ask);
+        }
         let Ask { meta, call, reply } = ask;
         let ticket = match &self.pulling {
-            // Its last passenger has left and it is ending; the caller's retry finds it ended.
             Some(pulling) if pulling.cancel.is_cancelled() => {
                 Err(Refusal::unavailable(format!("a pull of {} is being cancelled", call.name)))
             }

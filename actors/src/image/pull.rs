@@ -335,6 +335,7 @@ async fn download(
         total_bytes: descriptor.size_bytes,
         expected: Some(descriptor.digest.clone()),
         labels,
+        shares: false,
     };
     let mut writer = match deps.ingests.ask(meta.clone(), open).await {
         Err(refusal) if refusal.is(RefusalKind::AlreadyExists) => return Ok(()),

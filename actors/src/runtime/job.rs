@@ -1,5 +1,6 @@
 //! Jobs: the work that no handler may wait for. Waiting goes to the shared runtime, short blocking work to its
-//! blocking threads, heavy bytes and CPU to a small pool of niced threads.
+//! blocking threads, blocking work that waits for others to threads of its own, heavy bytes and CPU to a small pool of
+//! niced threads.
 
 use futures_util::FutureExt;
 use std::{
@@ -83,6 +84,41 @@ pub async fn blocking<T: Send + 'static>(
             Err(_) => Refusal::unavailable(format!("{name} was cut short, the daemon is stopping")),
         }),
     }
+}
+
+/// Pieces of work at a time that wait for whoever is at the other end. A thread that waits costs little, but it costs.
+const WAITING_MAX: usize = 256;
+
+static WAITING: Semaphore = Semaphore::const_new(WAITING_MAX);
+
+/// Does blocking work that waits for a client or a server as long as it likes, on a thread of its own. On the threads
+/// that all share, a few clients who do not read would stop everybody else's reads of the store.
+///
+/// # Errors
+/// The work's own; `Internal` if it panics; `Unavailable` if too many wait already.
+///
+/// # Cancel safety
+/// Work that has begun goes on to its end when the future is dropped; it ends by itself when its channel does.
+pub async fn waiting<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> Answer<T> + Send + 'static,
+) -> Answer<T> {
+    let place = WAITING.try_acquire().map_err(|_| {
+        Refusal::unavailable(format!("{name}: {WAITING_MAX} transfers wait for their other ends already"))
+    })?;
+    let (span, runtime) = (tracing::Span::current(), tokio::runtime::Handle::current());
+    let (tell, told) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("transfer".to_owned()).spawn(move || {
+        let entered = runtime.enter();
+        let end = std::panic::catch_unwind(AssertUnwindSafe(|| span.in_scope(work)));
+        let end =
+            end.unwrap_or_else(|panic| Err(Refusal::internal(format!("{name} failed: {}", panic_message(&*panic)))));
+        drop((place, entered));
+        // Nobody may be there to hear it.
+        tell.send(end).ok();
+    });
+    thread.map_err(|e| Refusal::io(format!("{name}: start a thread"), &e))?;
+    told.await.unwrap_or_else(|_| Err(Refusal::internal(format!("{name}: its thread said nothing"))))
 }
 
 /// How many pieces of heavy work run at once. Two saturate the disk or verify and unpack in a pipeline; more only

@@ -58,7 +58,13 @@ impl Serve for MakeDiff {
             .ok_or_else(|| Refusal::not_implemented(format!("unsupported diff media type: {media_type}")))?;
         let fresh = reference.is_empty();
         let reference = IngestRef::new(if fresh { format!("diff-{}", names::random()) } else { reference })?;
-        let open = OpenIngest { reference: reference.clone(), total_bytes: 0, expected: None, labels: Labels::new() };
+        let open = OpenIngest {
+            reference: reference.clone(),
+            total_bytes: 0,
+            expected: None,
+            labels: Labels::new(),
+            shares: false,
+        };
         let writer = wharf.actors.content.ask(meta.clone(), open).await?;
         let made = make(&wharf, &meta, writer, Source { lower, upper, compression }, labels, &io.cancel).await;
         if made.is_err() && fresh {

@@ -11,7 +11,6 @@ mod streams;
 mod transfer;
 
 pub use queries::SERVICES;
-pub use streams::open_ingest;
 
 use crate::Wharf;
 use std::future::Future;

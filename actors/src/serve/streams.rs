@@ -17,12 +17,16 @@ use std::{
 };
 use tokio::sync::mpsc;
 use wharf_messages::{
-    Answer, ImageName, Meta, Refusal,
+    Answer, Call, ImageName, Meta, Refusal,
     content::{READ_CHUNK_MAX_BYTES, ReadContent, WriteContent, Written},
     image::{Image, Progress, PullImage},
     system::BackupMetadata,
 };
 use wharf_store::refuse;
+
+/// How much of a blob is read at once: several are on their way to each client who reads.
+const READ_CHUNK_BYTES: usize = 256 << 10;
+const _: () = assert!(READ_CHUNK_BYTES <= READ_CHUNK_MAX_BYTES);
 
 /// How often a client is shown progress at the most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
@@ -96,41 +100,41 @@ impl Serve for ReadContent {
             return Err(refuse::no_content(&self.digest));
         }
         let (mut file, size_bytes) = wharf.store.blobs().read(&self.digest)?;
-        if self.offset_bytes > size_bytes {
-            return Err(Refusal::out_of_range(format!(
-                "offset {} of content {} with {size_bytes} bytes",
-                self.offset_bytes, self.digest
-            )));
-        }
-        let offset = SeekFrom::Start(self.offset_bytes);
-        file.seek(offset).map_err(|e| Refusal::io(format!("read content {}", self.digest), &e))?;
-        let rest = size_bytes - self.offset_bytes;
-        let mut wanted = if self.size_bytes == 0 { rest } else { self.size_bytes.min(rest) };
-        let digest = self.digest;
-        let mut next = move |length: usize| -> Answer<Vec<u8>> {
-            let doing = |e: std::io::Error| Refusal::io(format!("read content {digest}"), &e);
-            let mut chunk = vec![0; length];
-            file.read_exact(&mut chunk).map_err(doing)?;
-            Ok(chunk)
-        };
+        let Self { digest, offset_bytes, size_bytes: wanted } = self;
+        let rest = size_bytes.checked_sub(offset_bytes).ok_or_else(|| {
+            Refusal::out_of_range(format!("offset {offset_bytes} of content {digest} with {size_bytes} bytes"))
+        })?;
+        let mut left = if wanted == 0 { rest } else { wanted.min(rest) };
         // A manifest or a configuration: the way to another thread and back would take longer than reading it.
-        if wanted <= READ_HERE_MAX_BYTES {
-            if wanted > 0 {
-                let chunk = next(wanted as usize)?;
-                io.items.send(chunk).await.map_err(|_| client_gone())?;
+        let is_small = left <= READ_HERE_MAX_BYTES;
+        let mut position = SeekFrom::Start(offset_bytes);
+        while left > 0 {
+            // A client that does not read holds no thread, and of the channel no more than one place: places are meant for
+            // small items.
+            let places = io.items.max_capacity().saturating_sub(1).max(1);
+            let mut places = io.items.reserve_many(places).await.map_err(|_| client_gone())?;
+            let place = places.next();
+            drop(places);
+            let length = left.min(READ_CHUNK_BYTES as u64);
+            let name = digest.clone();
+            let read = move || {
+                let mut chunk = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+                let read = file.seek(position).and_then(|_| (&mut file).take(length).read_to_end(&mut chunk));
+                match read {
+                    Ok(got) if got as u64 == length => Ok((file, chunk)),
+                    Ok(_) => Err(Refusal::data_loss(format!("content {name}: its file is shorter than it was"))),
+                    Err(error) => Err(Refusal::io(format!("read content {name}"), &error)),
+                }
+            };
+            let chunk;
+            (file, chunk) = if is_small { read()? } else { blocking(Self::NAME, read).await? };
+            if let Some(place) = place {
+                place.send(chunk);
             }
-            return Ok(());
+            left -= length;
+            position = SeekFrom::Current(0);
         }
-        blocking("content.read", move || {
-            while wanted > 0 {
-                let length = usize::try_from(wanted).unwrap_or(usize::MAX).min(READ_CHUNK_MAX_BYTES);
-                let chunk = next(length)?;
-                wanted -= length as u64;
-                io.items.blocking_send(chunk).map_err(|_| client_gone())?;
-            }
-            Ok(())
-        })
-        .await
+        Ok(())
     }
 }
 
@@ -157,7 +161,7 @@ impl Serve for BackupMetadata {
 /// # Errors
 /// `AlreadyExists` if the expected blob is here, also by way of another namespace; `Unavailable` while another has the
 /// reference.
-pub async fn open_ingest(wharf: &Wharf, meta: Meta, open: OpenIngest) -> Answer<IngestWriter> {
+async fn open_ingest(wharf: &Wharf, meta: Meta, open: OpenIngest) -> Answer<IngestWriter> {
     if let Some(expected) = &open.expected {
         // Makes another namespace's blob this one's, too. Whatever is here the actor refuses, and leases.
         crate::content::have(&wharf.drivers.content, &meta, expected, open.labels.clone()).await?;
@@ -172,6 +176,7 @@ impl Serve for WriteContent {
             total_bytes: self.total_bytes,
             expected: self.expected.clone(),
             labels: self.labels.clone(),
+            shares: false,
         };
         let mut writer = open_ingest(&wharf, meta, open).await?;
         seek(&mut writer, &self).await?;

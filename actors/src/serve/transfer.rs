@@ -1,4 +1,4 @@
-//! Calls that move images: import, export, unpack.
+//! Calls that move images: import, export, push, unpack.
 
 use super::{
     CallIo, Serve,
@@ -6,17 +6,17 @@ use super::{
 };
 use crate::{
     Wharf,
-    image::{board::Board, claim::Claim, export, import, resolve},
-    runtime::blocking,
+    image::{board::Board, claim::Claim, export, import, push, resolve},
+    runtime::{blocking, waiting},
 };
 use std::io::{self, Write};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wharf_messages::{
-    Answer, Call, Meta, RefusalKind,
+    Answer, Call, Descriptor, Meta, RefusalKind,
     content::UpdateContent,
     gc::CollectGarbage,
-    image::{ExportImages, Image, ImportImages, Progress, ResolveImage, ResolvedImage, UnpackImage},
+    image::{ExportImages, Image, ImportImages, Progress, PushImage, ResolveImage, ResolvedImage, UnpackImage},
 };
 use wharf_store::{Change, Commit, refuse};
 
@@ -29,6 +29,18 @@ impl Serve for ImportImages {
         let input = UploadReader::new(io.upload);
         let work = import::import(wharf.clone(), meta.clone(), self, input, board.clone(), io.cancel);
         with_room(&wharf, &meta, shown(&board, &io.items, work).await?).await
+    }
+}
+
+impl Serve for PushImage {
+    async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<Progress>) -> Answer<Descriptor> {
+        let board = Board::default();
+        tokio::select! {
+            biased;
+            // Dropped, the push ends where it stands; a registry forgets uploads that are not finished.
+            () = io.cancel.cancelled() => Err(client_gone()),
+            pushed = shown(&board, &io.items, push::push(wharf, meta, self, board.clone())) => pushed?,
+        }
     }
 }
 
@@ -90,7 +102,7 @@ pub(super) async fn with_room<T>(wharf: &Wharf, meta: &Meta, done: Answer<T>) ->
 impl Serve for ExportImages {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<Vec<u8>>) -> Answer<()> {
         let namespace = meta.namespace()?.clone();
-        blocking(Self::NAME, move || {
+        waiting(Self::NAME, move || {
             let mut output = Chunks { items: io.items, chunk: Vec::with_capacity(CHUNK_BYTES) };
             export::export(&wharf, &namespace, &self, &mut output)?;
             output.flush().map_err(|_| client_gone())

@@ -177,6 +177,7 @@ mod tests {
             (&["images"], &["mount"], "--rw REF /mnt", "Images(Mount("),
             (&["images"], &["unmount"], "--rm /mnt", "Images(Unmount("),
             (&["images"], &["pull"], "-k -u a:b --platform linux/arm64 REF", "Images(Pull("),
+            (&["images"], &["push"], "-k --platform linux/arm64 REF LOCAL", "Images(Push("),
             (&["images"], REMOVE, "--sync REF REF", "Images(Delete("),
             (&["images"], &["tag"], "--force REF REF", "Images(Tag("),
             (&["images"], &["label"], "-r REF a=b", "Images(Label("),

@@ -44,6 +44,13 @@ impl Transfer {
         Self { lines: vec![resolving], unpacking: Vec::new(), fetched_at: now, started_at: now }
     }
 
+    /// A transfer whose parts the daemon knows and tells.
+    #[must_use]
+    pub fn of_parts() -> Self {
+        let now = Instant::now();
+        Self { lines: Vec::new(), unpacking: Vec::new(), fetched_at: now, started_at: now }
+    }
+
     /// Takes in what the daemon tells.
     pub fn note(&mut self, progress: Progress) {
         if matches!(progress.state, ProgressState::Unpacking | ProgressState::Unpacked) {
@@ -101,7 +108,7 @@ impl Transfer {
             total_bytes += if line.state == ProgressState::Exists { 0 } else { line.offset_bytes };
             let (name, state) = (format!("{}:", printable(&line.reference)), state_text(line.state));
             match line.state {
-                ProgressState::Downloading => {
+                ProgressState::Downloading | ProgressState::Uploading => {
                     let bar = style.bar(line.offset_bytes, line.total_bytes);
                     let offset: String = units::binary_size(line.offset_bytes).chars().take(8).collect();
                     let sizes = format!("{offset:>8}/{}", units::binary_size(line.total_bytes));
@@ -153,6 +160,7 @@ fn state_text(state: ProgressState) -> &'static str {
         ProgressState::Exists => "exists",
         ProgressState::Unpacking => "unpacking",
         ProgressState::Unpacked => "unpacked",
+        ProgressState::Uploading => "uploading",
     }
 }
 

@@ -39,6 +39,13 @@ impl Challenge {
     }
 }
 
+/// Reads a `WWW-Authenticate` header; answers whether it asks for something that is known.
+#[must_use]
+pub fn check_challenge(header: &[u8]) -> bool {
+    let value = reqwest::header::HeaderValue::from_bytes(header);
+    value.is_ok_and(|value| Challenge::from_headers(&HeaderMap::from_iter([(WWW_AUTHENTICATE, value)])).is_some())
+}
+
 struct Parsed {
     scheme: String,
     parameters: Vec<(String, String)>,

@@ -100,6 +100,26 @@ struct HelperAnswer {
     secret: String,
 }
 
+impl ConfigFile {
+    /// The credentials that the file itself has under one of the names.
+    fn kept(self, names: &[&str]) -> Result<Option<Credentials>, String> {
+        match self.auths.into_iter().find(|(key, _)| names.contains(&host_of(key))) {
+            Some((key, entry)) => entry.credentials().map_err(|why| format!("entry {key:?}: {why}")),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Reads a `config.json`; answers whether it has credentials for a registry itself. Asks no helper.
+///
+/// # Errors
+/// `FailedPrecondition` for a file that cannot be understood.
+pub fn check_docker_config(text: &[u8], authority: &str) -> Answer<bool> {
+    let bad = |why: String| Refusal::failed_precondition(format!("credentials file: {why}"));
+    let config: ConfigFile = serde_json::from_slice(text).map_err(|e| bad(e.to_string()))?;
+    Ok(config.kept(&names(authority)).map_err(bad)?.is_some())
+}
+
 impl DockerCredentials {
     /// The credentials for a registry's host and port; `None` if nobody knows any.
     ///
@@ -131,11 +151,7 @@ impl DockerCredentials {
                 return Ok(Some(found));
             }
         }
-        let entry = config.auths.into_iter().find(|(key, _)| names.contains(&host_of(key)));
-        match entry {
-            Some((key, entry)) => entry.credentials().map_err(|why| bad(format!("entry {key:?}: {why}"))),
-            None => Ok(None),
-        }
+        config.kept(&names).map_err(bad)
     }
 
     async fn ask_helper(&self, helper: &str, server: &str) -> Answer<Option<Credentials>> {

@@ -308,6 +308,14 @@ fn parse_hosts(registry: &str, dir: &Path, text: &[u8], options: &RegistryOption
     Ok(hosts)
 }
 
+/// Reads a `hosts.toml` in a folder, with the files that it names; answers how many servers there are to ask.
+///
+/// # Errors
+/// `InvalidArgument` that names what cannot be understood, and what reading the files says.
+pub fn check_hosts(registry: &str, dir: &Path, text: &[u8]) -> Answer<usize> {
+    parse_hosts(registry, dir, text, &RegistryOptions::default()).map(|hosts| hosts.len())
+}
+
 fn configured_host(server: &str, override_path: bool, entry: Entry, options: &RegistryOptions) -> Answer<HostConfig> {
     let bad = |why: &str| Refusal::invalid(format!("server {server:?}: {why}"));
     let spelt = if server.starts_with("http") { server.to_owned() } else { format!("https://{server}") };

@@ -42,6 +42,9 @@ use futures_util::stream::BoxStream;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use wharf_messages::{Answer, Descriptor, image::RegistryOptions, reference::Reference};
 
+pub use challenge::check_challenge;
+pub use credentials::check_docker_config;
+pub use hosts::check_hosts;
 pub use pool::HttpRegistries;
 
 /// The largest manifest or index that is taken, as containerd's limit.

@@ -5,6 +5,7 @@ use crate::{
         mount::{Mount, Unmount},
         prune::PruneImages,
         pull::{Pull, snapshotter},
+        push::Push,
         transfer::{Export, Import},
     },
     context::{Context, parse},
@@ -41,6 +42,8 @@ pub enum Images {
     Unmount(Unmount),
     /// Pull an image from its registry and unpack it
     Pull(Box<Pull>),
+    /// Push an image to its registry
+    Push(Box<Push>),
     /// Remove images by name
     #[command(visible_aliases = ["del", "remove", "rm"])]
     Delete(Delete),
@@ -130,6 +133,7 @@ impl Images {
             Self::Mount(mount) => mount.run(context).await,
             Self::Unmount(unmount) => unmount.run(context).await,
             Self::Pull(pull) => pull.run(context).await,
+            Self::Push(push) => push.run(context).await,
             Self::Delete(delete) => delete.run(context).await,
             Self::Prune(prune) => prune.run(context).await,
             Self::Tag(tag) => tag.run(context).await,

@@ -16,6 +16,7 @@ pub mod plugins;
 pub mod policy;
 pub mod prune;
 pub mod pull;
+pub mod push;
 pub mod run;
 pub mod snapshots;
 pub mod spec_flags;

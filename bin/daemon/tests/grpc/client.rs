@@ -1,13 +1,16 @@
 //! A daemon on private folders, and connections to it.
 
 use crate::proto::containerd::services::{
-    content::v1::content_client::ContentClient, events::v1::events_client::EventsClient,
+    containers::v1::containers_client::ContainersClient, content::v1::content_client::ContentClient,
+    events::v1::events_client::EventsClient, images::v1::images_client::ImagesClient,
+    leases::v1::leases_client::LeasesClient, namespaces::v1::namespaces_client::NamespacesClient,
     snapshots::v1::snapshots_client::SnapshotsClient,
 };
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
 use std::{
+    collections::BTreeMap,
     future::Future,
     os::unix::net,
     path::{Path, PathBuf},
@@ -18,11 +21,12 @@ use std::{
 };
 use tokio::{net::UnixStream, time};
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     body::Body,
     codegen::{Service, http},
 };
 use wharf_tests::{
+    Containerd,
     process::Guarded,
     wait::{self, PATIENCE},
 };
@@ -30,27 +34,59 @@ use wharf_tests::{
 /// HTTP wants one; the daemon does not look at it.
 const ORIGIN: &str = "http://localhost";
 
+pub fn origin() -> http::Uri {
+    http::Uri::from_static(ORIGIN)
+}
+
 /// A daemon; dropped, it is ended, then its folders go.
 pub struct Daemon {
-    process: Guarded,
-    folder: tempfile::TempDir,
+    name: &'static str,
+    address: PathBuf,
+    process: Option<Guarded>,
+    held: Held,
+}
+
+/// What goes with a daemon.
+enum Held {
+    Folder(tempfile::TempDir),
+    Containerd(#[expect(dead_code, reason = "held")] Box<Containerd>),
 }
 
 impl Daemon {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { process: run(folder.path()), folder }
+        let (address, process) = (folder.path().join("sock"), Some(run(folder.path())));
+        Self { name: "wharf", address, process, held: Held::Folder(folder) }
+    }
+
+    /// Ours, and Debian's containerd: what is asked of both is what containerd does.
+    pub fn both() -> [Self; 2] {
+        let containerd = Containerd::start();
+        let address = containerd.address();
+        let theirs = Self { name: "containerd", address, process: None, held: Held::Containerd(Box::new(containerd)) };
+        [Self::start(), theirs]
     }
 
     /// Kills it and starts it again on the same folders.
     pub fn restart(&mut self) {
-        self.process.signal(Signal::SIGKILL);
-        self.process.wait_for(PATIENCE).unwrap();
-        self.process = run(self.folder.path());
+        let Held::Folder(folder) = &self.held else { panic!("only ours is started again") };
+        let mut process = self.process.take().unwrap();
+        process.signal(Signal::SIGKILL);
+        process.wait_for(PATIENCE).unwrap();
+        self.process = Some(run(folder.path()));
+    }
+
+    /// Whose it is.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.process.as_ref().unwrap().pid()
     }
 
     pub fn address(&self) -> PathBuf {
-        self.folder.path().join("sock")
+        self.address.clone()
     }
 
     pub async fn connect(&self) -> Channel {
@@ -74,11 +110,27 @@ impl Daemon {
     }
 
     pub async fn events(&self) -> EventsClient<Channel> {
-        EventsClient::with_origin(self.connect().await, http::Uri::from_static(ORIGIN))
+        EventsClient::with_origin(self.connect().await, origin())
     }
 
     pub async fn snapshots(&self) -> SnapshotsClient<Channel> {
-        SnapshotsClient::with_origin(self.connect().await, http::Uri::from_static(ORIGIN))
+        SnapshotsClient::with_origin(self.connect().await, origin())
+    }
+
+    pub async fn namespaces(&self) -> NamespacesClient<Channel> {
+        NamespacesClient::with_origin(self.connect().await, origin())
+    }
+
+    pub async fn leases(&self) -> LeasesClient<Channel> {
+        LeasesClient::with_origin(self.connect().await, origin())
+    }
+
+    pub async fn images(&self) -> ImagesClient<Channel> {
+        ImagesClient::with_origin(self.connect().await, origin())
+    }
+
+    pub async fn containers(&self) -> ContainersClient<Channel> {
+        ContainersClient::with_origin(self.connect().await, origin())
     }
 }
 
@@ -98,7 +150,53 @@ fn run(folder: &Path) -> Guarded {
 
 /// The content service over a connection.
 pub fn content(channel: Channel) -> ContentClient<Channel> {
-    ContentClient::with_origin(channel, http::Uri::from_static(ORIGIN))
+    ContentClient::with_origin(channel, origin())
+}
+
+/// Asks both daemons the same and compares what they answered, texts included. `known` are the steps at which ours says
+/// the same with other words, each with the reason.
+pub async fn compare(known: &[(&str, &str)], ask: impl AsyncFn(&Daemon, &mut Answers)) {
+    let mut told = Vec::new();
+    for daemon in Daemon::both() {
+        let mut answers = Answers { name: daemon.name(), steps: Vec::new() };
+        ask(&daemon, &mut answers).await;
+        told.push(answers.steps);
+    }
+    let (ours, theirs) = (&told[0], &told[1]);
+    assert_eq!(ours.len(), theirs.len());
+    let mut differences = Vec::new();
+    for ((step, our), (_, their)) in ours.iter().zip(theirs) {
+        let is_known = known.iter().any(|(known, _)| known == step);
+        if our != their && !is_known {
+            differences.push(format!("{step}\n  wharf      {our}\n  containerd {their}"));
+        }
+    }
+    assert!(differences.is_empty(), "{} steps differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+/// What one daemon answered, step by step.
+pub struct Answers {
+    name: &'static str,
+    steps: Vec<(String, String)>,
+}
+
+impl Answers {
+    /// Notes an answer, whose code must be this one; what is seen of a good one is up to the caller.
+    #[track_caller]
+    pub fn note<T>(&mut self, step: &str, want: Code, answer: Result<T, Status>, see: impl FnOnce(T) -> String) {
+        let (code, text) = match answer {
+            Ok(value) => (Code::Ok, see(value)),
+            Err(status) => (status.code(), status.message().to_owned()),
+        };
+        assert_eq!(code, want, "{}: {step}: {text}", self.name);
+        self.steps.push((step.to_owned(), format!("{code:?} {text}")));
+    }
+
+    /// Notes that something was done or refused.
+    #[track_caller]
+    pub fn done<T>(&mut self, step: &str, want: Code, answer: Result<T, Status>) {
+        self.note(step, want, answer, |_| String::new());
+    }
 }
 
 /// One connection.
@@ -124,6 +222,22 @@ pub fn within<T>(namespace: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("containerd-namespace", namespace.parse().unwrap());
     request
+}
+
+/// A mask.
+pub fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
+    Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() })
+}
+
+/// Labels, `KEY=VALUE` each.
+pub fn labels(texts: &[&str]) -> BTreeMap<String, String> {
+    let pair = |text: &&str| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).unwrap();
+    texts.iter().map(pair).collect()
+}
+
+/// Labels as one text.
+pub fn shown(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// Tries until it works.

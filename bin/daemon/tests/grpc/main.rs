@@ -6,6 +6,8 @@ mod client;
 mod content;
 mod events;
 mod hostile;
+mod layers;
+mod metadata;
 mod snapshots;
 
 use wharf_grpc as proto;

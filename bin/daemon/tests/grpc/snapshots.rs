@@ -1,122 +1,246 @@
-//! What containerd's suite for snapshotters asks, as far as it shows at wire level; what is in the file systems is the
-//! drivers' own suite's.
+//! What containerd's suite for snapshotters asks, restated at wire level, of overlayfs and native; containerd itself is
+//! asked the same. What layers do to file systems is in `layers.rs`.
 
 use crate::{
-    client::{Channel, Daemon, within},
-    proto::containerd::services::snapshots::v1::{
-        CommitSnapshotRequest, Kind, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest,
-        RemoveSnapshotRequest, StatSnapshotRequest, ViewSnapshotRequest, snapshots_client::SnapshotsClient,
+    client::{self, Answers, Channel, Daemon, compare, within},
+    proto::containerd::{
+        services::snapshots::v1::{
+            CommitSnapshotRequest, Info, Kind, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest,
+            RemoveSnapshotRequest, StatSnapshotRequest, UpdateSnapshotRequest, UsageRequest, ViewSnapshotRequest,
+            snapshots_client::SnapshotsClient,
+        },
+        types,
     },
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
-/// Layers that a snapshot may stand on.
-const LAYERS: usize = 128;
+/// The backends that both daemons have.
+pub const SNAPSHOTTERS: [&str; 2] = ["overlayfs", "native"];
 
-struct Snapshots(SnapshotsClient<Channel>);
+/// Keeps a snapshot from garbage collection, which takes what nothing names.
+const KEPT: &str = "containerd.io/gc.root=x";
+
+/// One backend of a daemon, in namespace `n`.
+pub struct Snapshots {
+    client: SnapshotsClient<Channel>,
+    snapshotter: String,
+}
+
+pub type Done<T> = Result<T, Status>;
 
 impl Snapshots {
-    async fn prepare(&mut self, key: &str, parent: &str) -> Code {
-        let (snapshotter, key, parent) = ("overlayfs".to_owned(), key.to_owned(), parent.to_owned());
-        let labels = Default::default();
-        let request = PrepareSnapshotRequest { snapshotter, key, parent, labels };
-        self.0.prepare(within("n", request)).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    pub async fn of(daemon: &Daemon, snapshotter: &str) -> Self {
+        Self { client: daemon.snapshots().await, snapshotter: snapshotter.to_owned() }
     }
 
-    async fn view(&mut self, key: &str, parent: &str) -> Code {
-        let (snapshotter, key, parent) = ("overlayfs".to_owned(), key.to_owned(), parent.to_owned());
-        let labels = Default::default();
-        let request = ViewSnapshotRequest { snapshotter, key, parent, labels };
-        self.0.view(within("n", request)).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    pub async fn prepare(&mut self, key: &str, parent: &str) -> Done<Vec<types::Mount>> {
+        self.prepare_with(key, parent, &[KEPT]).await
     }
 
-    async fn commit(&mut self, name: &str, key: &str) -> Code {
-        let (snapshotter, name, key) = ("overlayfs".to_owned(), name.to_owned(), key.to_owned());
-        let request = CommitSnapshotRequest { snapshotter, name, key, ..CommitSnapshotRequest::default() };
-        self.0.commit(within("n", request)).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    pub async fn prepare_with(&mut self, key: &str, parent: &str, labels: &[&str]) -> Done<Vec<types::Mount>> {
+        let (snapshotter, key, parent) = (self.snapshotter.clone(), key.to_owned(), parent.to_owned());
+        let request = PrepareSnapshotRequest { snapshotter, key, parent, labels: client::labels(labels) };
+        self.client.prepare(within("n", request)).await.map(|answer| answer.into_inner().mounts)
     }
 
-    async fn remove(&mut self, key: &str) -> Code {
-        let request = RemoveSnapshotRequest { snapshotter: "overlayfs".to_owned(), key: key.to_owned() };
-        self.0.remove(within("n", request)).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    pub async fn view(&mut self, key: &str, parent: &str) -> Done<Vec<types::Mount>> {
+        let (snapshotter, key, parent) = (self.snapshotter.clone(), key.to_owned(), parent.to_owned());
+        let request = ViewSnapshotRequest { snapshotter, key, parent, labels: client::labels(&[KEPT]) };
+        self.client.view(within("n", request)).await.map(|answer| answer.into_inner().mounts)
     }
 
-    async fn mounts(&mut self, key: &str) -> Code {
-        let request = MountsRequest { snapshotter: "overlayfs".to_owned(), key: key.to_owned() };
-        self.0.mounts(within("n", request)).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    pub async fn commit(&mut self, name: &str, key: &str) -> Done<()> {
+        let (snapshotter, name, key) = (self.snapshotter.clone(), name.to_owned(), key.to_owned());
+        let labels = client::labels(&[KEPT]);
+        let request = CommitSnapshotRequest { snapshotter, name, key, labels, ..CommitSnapshotRequest::default() };
+        self.client.commit(within("n", request)).await.map(|_| ())
     }
 
-    async fn stat(&mut self, key: &str) -> Result<(Kind, String), Code> {
-        let request = StatSnapshotRequest { snapshotter: "overlayfs".to_owned(), key: key.to_owned() };
-        let answer = self.0.stat(within("n", request)).await.map_err(|status| status.code())?;
-        let info = answer.into_inner().info.unwrap();
-        Ok((info.kind(), info.parent))
+    pub async fn remove(&mut self, key: &str) -> Done<()> {
+        let request = RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        self.client.remove(within("n", request)).await.map(|_| ())
     }
 
-    async fn list(&mut self, filter: &str) -> Vec<String> {
-        let request = ListSnapshotsRequest { snapshotter: "overlayfs".to_owned(), filters: vec![filter.to_owned()] };
-        let mut told = self.0.list(within("n", request)).await.unwrap().into_inner();
+    pub async fn mounts(&mut self, key: &str) -> Done<Vec<types::Mount>> {
+        let request = MountsRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        self.client.mounts(within("n", request)).await.map(|answer| answer.into_inner().mounts)
+    }
+
+    pub async fn usage(&mut self, key: &str) -> Done<(i64, i64)> {
+        let request = UsageRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        self.client.usage(within("n", request)).await.map(|answer| {
+            let usage = answer.into_inner();
+            (usage.size, usage.inodes)
+        })
+    }
+
+    pub async fn stat(&mut self, key: &str) -> Done<Info> {
+        let request = StatSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        self.client.stat(within("n", request)).await.map(|answer| answer.into_inner().info.unwrap())
+    }
+
+    async fn update(&mut self, info: Info, paths: &[&str]) -> Done<Info> {
+        let (snapshotter, update_mask) = (self.snapshotter.clone(), client::mask(paths));
+        let request = UpdateSnapshotRequest { snapshotter, info: Some(info), update_mask };
+        self.client.update(within("n", request)).await.map(|answer| answer.into_inner().info.unwrap())
+    }
+
+    async fn list(&mut self, filters: &[&str]) -> Done<Vec<String>> {
+        let filters = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        let request = ListSnapshotsRequest { snapshotter: self.snapshotter.clone(), filters };
+        let mut told = self.client.list(within("n", request)).await?.into_inner();
         let mut names = Vec::new();
-        while let Some(batch) = told.message().await.unwrap() {
+        while let Some(batch) = told.message().await? {
             assert!(batch.info.len() <= 100);
             names.extend(batch.info.into_iter().map(|info| info.name));
         }
-        names
+        names.sort();
+        Ok(names)
     }
+}
+
+/// What can be seen of a snapshot, times aside.
+fn seen(info: Info) -> String {
+    format!("{:?} {} <- {} [{}]", info.kind(), info.name, info.parent, client::shown(&info.labels))
+}
+
+/// What mounts are, places aside.
+fn kinds(mounts: Vec<types::Mount>) -> String {
+    mounts.iter().map(|mount| mount.r#type.as_str()).collect::<Vec<_>>().join(",")
+}
+
+async fn life(snapshots: &mut Snapshots, answers: &mut Answers) {
+    use Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Ok};
+    let s = snapshots;
+    answers.note("prepare", Ok, s.prepare("a", "").await, kinds);
+    answers.done("prepare again", AlreadyExists, s.prepare("a", "").await);
+    answers.done("prepare on an active one", InvalidArgument, s.prepare("b", "a").await);
+    answers.done("view of an active one", InvalidArgument, s.view("v", "a").await);
+    answers.done("prepare on nothing", NotFound, s.prepare("b", "nobody").await);
+    answers.done("view of nothing", NotFound, s.view("v", "nobody").await);
+    answers.note("mounts of an active one", Ok, s.mounts("a").await, kinds);
+    answers.done("mounts of nothing", NotFound, s.mounts("nobody").await);
+    answers.note("stat of an active one", Ok, s.stat("a").await, seen);
+    answers.done("stat of nothing", NotFound, s.stat("nobody").await);
+    answers.done("usage of nothing", NotFound, s.usage("nobody").await);
+    answers.done("commit", Ok, s.commit("A", "a").await);
+    answers.done("stat of what was committed", NotFound, s.stat("a").await);
+    answers.note("stat of a committed one", Ok, s.stat("A").await, seen);
+    answers.done("commit again", AlreadyExists, s.commit("A", "a").await);
+    let mounts = s.mounts("A").await;
+    assert!(mounts.is_err(), "a committed one is not mounted");
+    answers.note("view", Ok, s.view("v", "A").await, kinds);
+    answers.note("mounts of a view", Ok, s.mounts("v").await, kinds);
+    answers.done("view again", AlreadyExists, s.view("v", "A").await);
+    let refused = s.commit("V", "v").await.unwrap_err();
+    // containerd's native one looks for a folder that is not there.
+    assert!(matches!(refused.code(), FailedPrecondition | Code::Unknown), "commit of a view: {refused}");
+    answers.note("prepare on a committed one", Ok, s.prepare("b", "A").await, kinds);
+    answers.note("stat of a child", Ok, s.stat("b").await, seen);
+    answers.done("commit to a name that is there", AlreadyExists, s.commit("A", "b").await);
+    for (filters, want) in [
+        (&["kind==view"][..], "v"),
+        (&["kind==active"], "b"),
+        (&["kind==committed"], "A"),
+        (&["parent==A"], "b,v"),
+        (&["parent==A,kind==active"], "b"),
+        (&["name==A", "name~=^v"], "A,v"),
+        (&["name==none"], ""),
+        (&[""], "A,b,v"),
+        (&[], "A,b,v"),
+    ] {
+        assert_eq!(s.list(filters).await.unwrap().join(","), want, "{filters:?}");
+    }
+    // containerd's answer has no code of its own.
+    assert!(s.list(&["kind=="]).await.is_err());
+    answers.done("remove below others", FailedPrecondition, s.remove("A").await);
+    for key in ["b", "v", "A"] {
+        answers.done("remove", Ok, s.remove(key).await);
+        answers.done("remove again", NotFound, s.remove(key).await);
+    }
+    assert!(s.list(&[]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn snapshots_go_from_active_to_committed_and_are_removed_in_order() {
-    let daemon = Daemon::start();
-    let mut snapshots = Snapshots(daemon.snapshots().await);
-    assert_eq!(snapshots.prepare("a", "").await, Code::Ok);
-    assert_eq!(snapshots.prepare("a", "").await, Code::AlreadyExists);
-    assert_eq!(snapshots.prepare("b", "a").await, Code::InvalidArgument, "a parent must be committed");
-    assert_eq!(snapshots.prepare("b", "nobody").await, Code::NotFound);
-    assert_eq!(snapshots.mounts("a").await, Code::Ok);
-    assert_eq!(snapshots.commit("A", "a").await, Code::Ok);
-    assert_eq!(snapshots.stat("a").await, Err(Code::NotFound));
-    assert_eq!(snapshots.stat("A").await, Ok((Kind::Committed, String::new())));
-    assert_eq!(snapshots.commit("A", "a").await, Code::NotFound, "twice");
-    assert_ne!(snapshots.mounts("A").await, Code::Ok, "a committed one is not mounted");
-    assert_eq!(snapshots.view("v", "A").await, Code::Ok);
-    assert_eq!(snapshots.commit("V", "v").await, Code::FailedPrecondition, "a view is never committed");
-    assert_eq!(snapshots.prepare("b", "A").await, Code::Ok);
-    assert_eq!(snapshots.stat("b").await, Ok((Kind::Active, "A".to_owned())));
-    assert_eq!(snapshots.commit("A", "b").await, Code::AlreadyExists);
-    assert_eq!(snapshots.list("kind==view").await, ["v"]);
-    assert_eq!(snapshots.list("parent==A").await, ["b", "v"]);
-    assert_eq!(snapshots.remove("A").await, Code::FailedPrecondition, "others stand on it");
-    for key in ["b", "v", "A"] {
-        assert_eq!(snapshots.remove(key).await, Code::Ok, "{key}");
-        assert_eq!(snapshots.remove(key).await, Code::NotFound, "{key} again");
+    let known = [
+        ("prepare on an active one", "containerd names its own key"),
+        ("view of an active one", "containerd names its own key"),
+        ("prepare on nothing", "ours does not say that it is a parent"),
+        ("view of nothing", "ours does not say that it is a parent"),
+    ];
+    for snapshotter in SNAPSHOTTERS {
+        compare(&known, async |daemon, answers| {
+            life(&mut Snapshots::of(daemon, snapshotter).await, answers).await;
+        })
+        .await;
     }
-    assert!(snapshots.list("").await.is_empty());
 }
 
 #[tokio::test]
-async fn many_layers() {
-    let daemon = Daemon::start();
-    let mut snapshots = Snapshots(daemon.snapshots().await);
-    let mut parent = String::new();
-    for layer in 0..LAYERS {
-        let (key, name) = (format!("a{layer:03}"), format!("c{layer:03}"));
-        assert_eq!(snapshots.prepare(&key, &parent).await, Code::Ok, "{layer}");
-        assert_eq!(snapshots.commit(&name, &key).await, Code::Ok, "{layer}");
-        parent = name;
-    }
-    assert_eq!(snapshots.view("top", &parent).await, Code::Ok);
-    assert_eq!(snapshots.list("").await.len(), LAYERS + 1);
+async fn labels_change_by_mask_and_nothing_else_does() {
+    compare(&[], async |daemon, answers| {
+        let mut s = Snapshots::of(daemon, "overlayfs").await;
+        answers.done("prepare", Code::Ok, s.prepare_with("a", "", &["x=1", "containerd.io/gc.root=t"]).await);
+        answers.note("made with labels", Code::Ok, s.stat("a").await, seen);
+        let info = |labels: &[&str]| Info {
+            name: "a".to_owned(),
+            parent: "other".to_owned(),
+            kind: Kind::Committed.into(),
+            labels: client::labels(labels),
+            ..Info::default()
+        };
+        for (step, want, labels, paths) in [
+            ("one", Code::Ok, &["y=2", "z=3"][..], &["labels.y"][..]),
+            ("an empty value", Code::Ok, &["x="], &["labels.x"]),
+            ("one that is missing", Code::Ok, &[], &["labels.y"]),
+            ("all by name", Code::Ok, &["p=1", "q=2"], &["labels"]),
+            ("all", Code::Ok, &["r=1"], &[]),
+            ("unknown path", Code::InvalidArgument, &[], &["name"]),
+        ] {
+            answers.note(step, want, s.update(info(labels), paths).await, seen);
+            answers.note(&format!("after {step}"), Code::Ok, s.stat("a").await, seen);
+        }
+        let nobody = Info { name: "nobody".to_owned(), ..Info::default() };
+        answers.done("nobody", Code::NotFound, s.update(nobody, &["labels"]).await);
+        // Labels of the active one do not go over to the committed one.
+        answers.done("commit", Code::Ok, s.commit("A", "a").await);
+        answers.note("committed", Code::Ok, s.stat("A").await, seen);
+        answers.note(
+            "update of a committed one",
+            Code::Ok,
+            s.update(Info { name: "A".to_owned(), labels: client::labels(&["c=1"]), ..Info::default() }, &["labels"])
+                .await,
+            seen,
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_snapshotter_must_be_named_and_known() {
-    let daemon = Daemon::start();
-    let mut snapshots = daemon.snapshots().await;
-    for (name, text) in [("", "snapshotter argument missing: invalid argument"), ("zfs", "zfs")] {
-        let request = StatSnapshotRequest { snapshotter: name.to_owned(), key: "k".to_owned() };
-        let status = snapshots.stat(within("n", request)).await.unwrap_err();
-        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-        assert!(status.message().contains(text), "{status}");
+    compare(&[("unknown", "ours says which there are")], async |daemon, answers| {
+        for (step, name) in [("unnamed", ""), ("unknown", "zfs-like")] {
+            let mut s = Snapshots::of(daemon, name).await;
+            answers.done(step, Code::InvalidArgument, s.stat("k").await);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_sees_its_own() {
+    for daemon in Daemon::both() {
+        let mut s = Snapshots::of(&daemon, "overlayfs").await;
+        s.prepare("a", "").await.unwrap();
+        s.commit("A", "a").await.unwrap();
+        let key = || "a".to_owned();
+        let (snapshotter, parent) = ("overlayfs".to_owned(), "A".to_owned());
+        let request = PrepareSnapshotRequest { snapshotter, key: key(), parent, ..PrepareSnapshotRequest::default() };
+        let other = s.client.prepare(within("m", request.clone())).await;
+        assert_eq!(other.unwrap_err().code(), Code::NotFound, "{}", daemon.name());
+        let request = PrepareSnapshotRequest { parent: String::new(), ..request };
+        s.client.prepare(within("m", request)).await.unwrap();
+        assert_eq!(s.list(&[]).await.unwrap(), ["A"], "{}", daemon.name());
     }
 }

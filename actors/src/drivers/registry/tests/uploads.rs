@@ -95,6 +95,33 @@ async fn a_source_that_fails_and_a_registry_that_refuses_are_told() {
 }
 
 #[tokio::test]
+async fn statuses_are_refusals_and_some_are_tried_again() {
+    use RefusalKind::{NotFound, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable};
+    for (status, kind, attempts) in [
+        (401, Unauthenticated, 1),
+        (403, PermissionDenied, 1),
+        (404, NotFound, 1),
+        (429, ResourceExhausted, 3),
+        (500, Unavailable, 3),
+        (503, Unavailable, 3),
+    ] {
+        for refusing in ["POST", "PUT"] {
+            let server = Server::start(move |seen, _| match seen.method.as_str() {
+                method if method == refusing => Reply::new(status),
+                "HEAD" => Reply::new(404),
+                "POST" => Reply::new(202).header("location", "/up"),
+                _ => Reply::new(201),
+            })
+            .await;
+            let refusal = push(&server, &plain(), None).await.0.unwrap_err();
+            assert!(refusal.is(kind) && refusal.detail.contains(&status.to_string()), "{refusal}");
+            let seen = server.seen().iter().filter(|seen| seen.method == refusing).count();
+            assert_eq!(seen, attempts, "{refusing} {status}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_manifest_that_is_stored_as_another_is_an_error() {
     let server = Server::start(|seen, _| match seen.method.as_str() {
         "HEAD" => Reply::new(404),

@@ -12,7 +12,7 @@ use super::{
 use futures_util::stream;
 use tonic::{Request, Response, async_trait};
 use wharf_messages::{
-    Answer, ContainerId, SnapshotKey, SnapshotterName, Timestamp,
+    Answer, ContainerId, Refusal, SnapshotKey, SnapshotterName, Timestamp,
     container::{Container, CreateContainer, DeleteContainer, GetContainer, ListContainers, Runtime, UpdateContainer},
 };
 
@@ -84,7 +84,14 @@ impl Containers for Api {
         self.unary(
             request,
             |wire| {
-                let container = container_in(wire.container);
+                let container = container_in(wire.container).and_then(|container| {
+                    if container.snapshot_key.is_some() && container.snapshotter.is_none() {
+                        // In the vocabulary that means the namespace's default; containerd's clients have to say.
+                        let why = "container.Snapshotter must be set if container.SnapshotKey is set";
+                        return Err(Refusal::invalid(why));
+                    }
+                    Ok(container)
+                });
                 let container = container.map_err(|refusal| refusal.context("create container failed validation"))?;
                 Ok(CreateContainer { container })
             },

@@ -12,10 +12,7 @@ use super::{
 use futures_util::{Stream, stream};
 use std::pin::Pin;
 use tonic::{Request, Response, Status, Streaming};
-use wharf_actors::{
-    content::{IngestWriter, OpenIngest},
-    serve::open_ingest,
-};
+use wharf_actors::content::{IngestWriter, OpenIngest};
 use wharf_messages::{
     Answer, Digest, IngestRef, Labels, Meta, Refusal, RefusalKind,
     content::{AbortIngest, GetContent, GetIngest},
@@ -122,9 +119,15 @@ impl Session {
             return Err(Refusal::invalid("first message must have a reference"));
         }
         let reference = IngestRef::new(&first.r#ref)?;
-        let open =
-            OpenIngest { reference: reference.clone(), total_bytes, expected: expected.clone(), labels: Labels::new() };
-        let opening = open_ingest(&self.api.wharf, self.meta.clone(), open);
+        let open = OpenIngest {
+            reference: reference.clone(),
+            total_bytes,
+            expected: expected.clone(),
+            labels: Labels::new(),
+            // As containerd does it: whoever names what another namespace has finds all of it written.
+            shares: true,
+        };
+        let opening = self.api.wharf.actors.content.ask(self.meta.clone(), open);
         let writer = self.api.unless_stopping("content.write", opening).await??;
         Ok(Open { reference, writer, total_bytes, expected })
     }
