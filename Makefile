@@ -25,6 +25,8 @@ SHIM_CARGO = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static
 	LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=$$(pkg-config --variable=libdir libseccomp) \
 	$(CARGO) build --locked -p wharf-shim --target $(HOST)
 
+# Clients are told what the programs were built from, if it is known.
+build: export WHARF_REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 build: setup
 	$(CARGO) build --locked --release -p wharf-daemon -p wharf-ctl
 	$(SHIM_CARGO) --release

@@ -15,6 +15,8 @@ pub struct RemoteSnapshotter {
 /// The configuration of the actor system.
 #[derive(Debug, Clone)]
 pub struct SystemConfig {
+    /// What the daemon was built from, as version control names it; empty if that was not said.
+    pub revision: &'static str,
     /// Where the durable state is.
     pub root: PathBuf,
     /// Where the state that dies with a boot is.
@@ -62,6 +64,7 @@ impl SystemConfig {
         let state = state.into();
         let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("wharfd"));
         Self {
+            revision: "",
             root: root.into(),
             events_max: Self::EVENTS_MAX,
             gc: GcConfig::default(),

@@ -179,6 +179,9 @@ fn docker_acts_on_how_containers_end() {
     docker.ok(words.as_slice());
     docker.ok("wait oom").prints("9");
     assert_eq!(docker.inspect("oom", "{{.State.OOMKilled}}"), "true");
+    docker
+        .ok("events --since 10m --until 0s --filter container=oom --filter event=oom --format {{.Action}}")
+        .prints("oom");
     docker.until("tries", "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}", "2 exited 1");
     assert_eq!(lines(&docker, "tries"), 3);
     eventually("it is started again", || (docker.inspect("always", "{{.RestartCount}}") != "0").then_some(()));
@@ -192,7 +195,7 @@ fn docker_acts_on_how_containers_end() {
 #[test]
 fn docker_starts_and_removes_twenty_at_once() {
     const COUNT: usize = 20;
-    let (daemon, docker) = start();
+    let (mut daemon, docker) = start();
     let begun = Instant::now();
     thread::scope(|scope| {
         for n in 0..COUNT {
@@ -207,6 +210,19 @@ fn docker_starts_and_removes_twenty_at_once() {
         for n in 0..COUNT {
             let docker = &docker;
             scope.spawn(move || docker.ok(["exec", &format!("n{n}"), "echo", "here"]).prints("here"));
+        }
+    });
+    // All of them are found again at once.
+    daemon.kill();
+    daemon.up();
+    thread::scope(|scope| {
+        for n in 0..COUNT {
+            let docker = &docker;
+            scope.spawn(move || {
+                let name = format!("n{n}");
+                eventually("docker's connection", || (docker.docker(["exec", &name, "true"]).code == 0).then_some(()));
+                assert_eq!(docker.inspect(&name, STATUS), "running 0");
+            });
         }
     });
     let begun = Instant::now();

@@ -153,7 +153,7 @@ to_store! {
 
     look GetDaemonInfo => |call, wharf, meta, reader| Ok(DaemonInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: option_env!("WHARF_REVISION").unwrap_or_default().to_owned(),
+        revision: wharf.config.revision.to_owned(),
         uuid: wharf.store.uuid().to_owned(),
         pid: wharf.drivers.pid,
         started_at: wharf.started_at,

@@ -429,6 +429,7 @@ impl Config {
     #[must_use]
     pub fn system(&self) -> SystemConfig {
         let mut system = SystemConfig::new(&self.root, &self.state);
+        system.revision = option_env!("WHARF_REVISION").unwrap_or_default();
         system.address = self.address.clone();
         system.snapshotter = self.snapshotter.to_string();
         system.events_max = self.events.max;

@@ -171,7 +171,7 @@ fn event(event: Event) -> Option<prost_types::Any> {
 
 /// How long after its start the daemon counts with clients of its life before that have not come back yet. Theirs wait at
 /// most 3 s between attempts to connect; containerd's shims repeat what nobody took for 15 s.
-const COMING_BACK: Duration = Duration::from_secs(30);
+const COMING_BACK: Duration = Duration::from_secs(60);
 
 impl Api {
     /// Where a subscription begins: now. But a client whose subscription ended with the daemon before is told what has
