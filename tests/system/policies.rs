@@ -176,6 +176,10 @@ fn a_restarted_task_needs_nobody_in_the_foreground() {
     let bad = ["run", "-d", "--health-interval", "1s", BUSYBOX, "web", "true"];
     daemon.wharf(bad).refused(&["--health-cmd"]);
     daemon.ok("containers ls -q").prints("");
+    // One that never started is not tried again behind the back of whoever was told so.
+    daemon.wharf(["run", "-d", "--restart", "always", BUSYBOX, "web", "nonsense"]).refused(&["nonsense"]);
+    assert_eq!(info(&daemon, "web")["Labels"]["containerd.io/restart.explicitly-stopped"], "true");
+    daemon.ok("containers rm web");
     daemon.expect_nothing_left();
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     commands::{
         create::{ContainerFlags, Origin},
-        policy::Plan,
+        policy::{self, Plan},
     },
     context::Context,
     failure::{Failure, Outcome, warn},
@@ -94,6 +94,10 @@ impl Run {
         let flags = self.streams.with_tty(tty);
         let pid_file = self.container.pid_file.as_deref();
         let ended = start(&client, &container, &flags, self.detach, pid_file).await;
+        if ended.is_err() && self.container.policy.restarts() {
+            // Whoever is told that it did not start does not expect it to go on trying.
+            policy::user_stops(&client, &container).await?;
+        }
         if self.rm {
             let removed = remove(&client, container.id).await;
             // How the run failed matters more than that something is left of it, which is told besides.
