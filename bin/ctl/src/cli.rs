@@ -239,6 +239,6 @@ mod tests {
     #[test]
     fn namespaces_are_checked() {
         let globals = Cli::try_parse_from(["wharf", "-n", "nope!", "version"]).unwrap().globals;
-        assert!(globals.namespace().unwrap_err().to_string().starts_with("namespace validation: namespace \"nope!\""));
+        assert!(globals.namespace().unwrap_err().to_string().starts_with("namespace validation: identifier \"nope!\""));
     }
 }

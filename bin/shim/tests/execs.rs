@@ -120,7 +120,8 @@ fn a_command_that_is_not_there_is_refused_in_words() {
     let missing = json!({"args": ["true"], "cwd": "/no/such", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
     add(&world, &request(&world, "y", &missing)).unwrap();
     let refused = world.client().start(&world.id, "y").unwrap_err();
-    assert!(refused.message.contains("chdir to /no/such: No such file or directory"), "{}", refused.message);
+    let text = r#"chdir to cwd ("/no/such") set in config.json failed: no such file or directory"#;
+    assert!(refused.message.ends_with(text), "{}", refused.message);
 }
 
 #[test]

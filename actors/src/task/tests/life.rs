@@ -77,10 +77,11 @@ fn a_container_that_is_not_there_has_no_task() {
 #[test]
 fn a_task_that_cannot_be_made_leaves_nothing() {
     play(async |stage| {
-        for call in ["launch", "create"] {
-            stage.shims.refuse(call, Refusal::invalid("no such command"));
+        let words = "no such command";
+        for (call, told) in [("launch", words.to_owned()), ("create", format!("failed to create shim task: {words}"))] {
+            stage.shims.refuse(call, Refusal::invalid(words));
             let refusal = stage.create().await.unwrap_err();
-            assert_eq!(refusal, Refusal::invalid("no such command"));
+            assert_eq!(refusal, Refusal::invalid(told));
             assert!(stage.row().is_none() && stage.shims.is_clean() && stage.story().is_empty());
         }
         let snapshot = CreateTask { rootfs: Rootfs::Snapshot, ..create() };

@@ -62,7 +62,12 @@ fn make_folder(root: &Path, path: &Path) -> io::Result<()> {
         parent = match find(&reached) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => find(&reached)?,
+                Ok(()) => find(&reached)?,
+                // A link that leads nowhere is in the way: for the container to find out.
+                Err(Errno::EXIST) => match find(&reached) {
+                    Err(Errno::NOENT) => return Ok(()),
+                    found => found?,
+                },
                 Err(Errno::ROFS | Errno::ACCESS) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
             },
