@@ -12,8 +12,7 @@ pub const SCENARIOS: &[Scenario] = &[
             sh("ctr run --rm $IMAGE a echo hello"),
             sh("ctr run --rm $IMAGE a sh -c 'echo out; echo err >&2; exit 7'"),
             sh("ctr run --rm $IMAGE a sh -c 'kill -9 $$'"),
-            // The client misses an end of its input that comes before it has started the task.
-            sh("(echo typed; sleep 1) | ctr run --rm $IMAGE a cat"),
+            sh("(echo typed; filled out1) | ctr run --rm $IMAGE a cat >out1; cat out1"),
             sh("ctr run --rm $IMAGE a /nothing"),
             sh("ctr run --rm $IMAGE a /etc").daemons_differ("says that it is a folder, as runc does since 1.1.6"),
             sh("ctr run --rm --cwd /nowhere/there $IMAGE a pwd"),
@@ -27,7 +26,9 @@ pub const SCENARIOS: &[Scenario] = &[
             sh("ctr c ls; ctr t ls; ctr snapshots ls"),
             sh("ctr c rm a"),
             sh("ctr run --rm $IMAGE a head -c 3000000 /dev/zero | wc -c"),
-            sh("(head -c 3000000 /dev/zero; sleep 1) | ctr run --rm $IMAGE a wc -c"),
+            sh(
+                "(head -c 3000000 /dev/zero; filled out2) | ctr run --rm $IMAGE a sh -c 'echo ready; wc -c' >out2; cat out2",
+            ),
         ],
     },
     Scenario {

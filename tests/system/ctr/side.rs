@@ -19,13 +19,14 @@ becomes() {
     echo "$1 is not $2" >&2
     return 1
 }
-# Waits until a task is gone.
-goes() {
+# Waits until a file has something in it: the client misses an end of its input that comes before it has started the
+# process, and waits for ever then.
+filled() {
     for _ in $(seq 600); do
-        ctr tasks ls -q | grep -qx "$1" || return 0
+        [ -s "$1" ] && return
         sleep 0.05
     done
-    echo "$1 stays" >&2
+    echo "$1 stays empty" >&2
     return 1
 }
 "#;

@@ -55,7 +55,7 @@ pub const SCENARIOS: &[Scenario] = &[
             sh("ctr run -d $IMAGE a sleep 100"),
             sh("ctr tasks exec --exec-id x a echo hello"),
             sh("ctr tasks exec --exec-id x a sh -c 'echo out; echo err >&2; exit 5'"),
-            sh("(echo typed; sleep 1) | ctr tasks exec --exec-id x a cat"),
+            sh("(echo typed; filled out1) | ctr tasks exec --exec-id x a cat >out1; cat out1"),
             sh("ctr tasks exec --exec-id x --cwd /tmp a pwd"),
             sh("ctr tasks exec --exec-id x --user 1000:1000 a id"),
             sh("ctr tasks exec --exec-id x --user guest a id"),
