@@ -5,34 +5,45 @@
 //! is not. No subscriber has a queue, so none can fill memory, and none waits for another. It is not a child of the root
 //! for the same reason: it has no state that could fail.
 //!
-//! Calls: `events.watch`, `events.publish`; see `bus/calls.rs`.
+//! A subscriber that names a cursor is remembered in a row (`bus/cursors.rs`). Calls: `events.*`, `cursors.*`, in
+//! `bus/calls.rs`.
 //!
 //! Invariants:
 //! - **BUS-1** A subscriber sees every event after its start that passes its filters, in order, once, or a gap that says
 //!   which are no longer there.
+//!   With a shared cursor, it and the others who share see every event between them, at least once.
 //! - **BUS-2** The ring is a contiguous piece of the log that ends at the high-water mark.
 
 mod calls;
+mod cursors;
+mod subscription;
 
-use crate::runtime::{Clock, blocking};
+pub use subscription::{Subscription, Wanted};
+
+use crate::{
+    journal::Journal,
+    runtime::{Clock, blocking},
+};
+use cursors::Cursors;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::watch;
 use wharf_messages::{
-    Answer, Refusal, Timestamp,
-    event::{Delivery, Event, EventRecord, Seq, Since},
-    filter::Filters,
+    Answer, CursorName, Refusal,
+    event::{Event, EventRecord, Seq, Since},
 };
 use wharf_store::Store;
 
 /// The most events in the ring, and about how many bytes they may hold.
 const RING_MAX: (usize, usize) = (512, 1 << 20);
 /// How many events are read from the log, or copied from the ring, at once.
-const CHUNK_EVENTS: usize = 128;
+const CHUNK_EVENTS: usize = 256;
 
 /// The newest events, and where the log ends.
 #[derive(Default)]
@@ -42,12 +53,12 @@ struct Ring {
 }
 
 impl Ring {
-    fn push(&mut self, event: &EventRecord) {
+    fn push(&mut self, event: &Arc<EventRecord>) {
         if self.events.back().is_some_and(|last| last.seq.0 + 1 != event.seq.0) {
             self.clear();
         }
         self.size_bytes += weight(event);
-        self.events.push_back(Arc::new(event.clone()));
+        self.events.push_back(Arc::clone(event));
         while self.events.len() > RING_MAX.0 || self.size_bytes > RING_MAX.1 {
             let Some(oldest) = self.events.pop_front() else { break };
             self.size_bytes -= weight(&oldest);
@@ -58,11 +69,11 @@ impl Ring {
         *self = Self::default();
     }
 
-    /// What comes after a place, if the ring has all of it.
-    fn after(&self, seq: Seq) -> Option<Vec<Arc<EventRecord>>> {
+    /// What comes after a place, at most so many, if the ring has all of it.
+    fn after(&self, seq: Seq, max_count: usize) -> Option<VecDeque<Arc<EventRecord>>> {
         let first = self.events.front()?.seq;
         let skip = usize::try_from(seq.0.checked_add(1)?.checked_sub(first.0)?).ok()?;
-        (skip < self.events.len()).then(|| self.events.iter().skip(skip).take(CHUNK_EVENTS).cloned().collect())
+        (skip < self.events.len()).then(|| self.events.iter().skip(skip).take(max_count).cloned().collect())
     }
 }
 
@@ -77,6 +88,23 @@ fn weight(event: &EventRecord) -> usize {
 #[derive(Default)]
 struct Shared {
     ring: Mutex<Ring>,
+    subscribers: Mutex<BTreeMap<u64, Arc<Subscriber>>>,
+    subscriptions_made: AtomicU64,
+}
+
+/// A subscriber, for whoever wants to know how far behind it is.
+struct Subscriber {
+    cursor: Option<CursorName>,
+    position: AtomicU64,
+}
+
+/// How a subscriber fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriberReport {
+    /// The cursor it uses.
+    pub cursor: Option<CursorName>,
+    /// How many events of the log it has not been sent or passed yet.
+    pub behind: u64,
 }
 
 impl Shared {
@@ -94,7 +122,7 @@ pub(crate) struct Tail {
 
 impl Tail {
     /// Puts events that are durable into the ring.
-    pub(crate) fn push(&self, events: &[EventRecord]) {
+    pub(crate) fn push(&self, events: &[Arc<EventRecord>]) {
         let mut ring = self.shared.ring();
         for event in events {
             ring.push(event);
@@ -120,6 +148,8 @@ pub struct Bus {
     mark: watch::Receiver<Seq>,
     store: Store,
     clock: Clock,
+    journal: Journal,
+    cursors: Arc<Cursors>,
 }
 
 impl fmt::Debug for Bus {
@@ -128,31 +158,31 @@ impl fmt::Debug for Bus {
     }
 }
 
-/// What a subscriber wants.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Where to start.
-    pub since: Since,
-    /// Where to stop, if before the end of time.
-    pub until: Option<Timestamp>,
-    /// Whether to wait for more at the log's end.
-    pub follow: bool,
-    /// Which events; gaps are told in any case.
-    pub filters: Filters,
-}
-
 impl Bus {
     /// A bus over a store's log, and the journal's end of it.
-    pub(crate) fn new(store: Store, clock: Clock) -> (Self, Tail) {
+    pub(crate) fn new(store: Store, clock: Clock, journal: Journal) -> (Self, Tail) {
         let (mark, marked) = watch::channel(Seq(0));
         let shared = Arc::<Shared>::default();
-        (Self { shared: Arc::clone(&shared), mark: marked, store, clock }, Tail { shared, mark })
+        let cursors = Arc::default();
+        (Self { shared: Arc::clone(&shared), mark: marked, store, clock, journal, cursors }, Tail { shared, mark })
     }
 
     /// The place of the newest event.
     #[must_use]
     pub fn last_seq(&self) -> Seq {
         *self.mark.borrow()
+    }
+
+    /// How every subscriber fares.
+    #[must_use]
+    pub fn subscribers(&self) -> Vec<SubscriberReport> {
+        let Seq(last) = self.last_seq();
+        let all = self.shared.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = |subscriber: &Arc<Subscriber>| SubscriberReport {
+            cursor: subscriber.cursor.clone(),
+            behind: last.saturating_sub(subscriber.position.load(Ordering::Relaxed)),
+        };
+        all.values().map(report).collect()
     }
 
     /// Begins to follow the log.
@@ -163,123 +193,30 @@ impl Bus {
         let last = self.last_seq();
         let start = match wanted.since {
             Since::Now => last,
-            Since::Seq(seq) if seq <= last => seq,
-            Since::Seq(seq) => {
-                return Err(Refusal::out_of_range(format!(
-                    "event {} is not in the log yet, which ends with {}",
-                    seq.0, last.0
-                )));
-            }
+            Since::Seq(seq) => seq,
             Since::Time(time) => {
                 let store = self.store.clone();
                 blocking("find a place in the log", move || store.read()?.seq_at(time)).await?
             }
         };
-        Ok(Subscription {
-            bus: self.clone(),
-            wanted,
-            position: start,
-            end: last,
-            chunk: VecDeque::new(),
-            state: State::Fresh,
-        })
+        let seat = match &wanted.cursor {
+            None => None,
+            // One that would be made beyond the log's end is not made.
+            Some(_) if start > last => None,
+            Some(cursor) => Some(self.cursors.open(&self.store, &self.journal, cursor.clone(), start).await?),
+        };
+        let start = seat.as_ref().map_or(start, |seat| seat.start);
+        if start > last {
+            return Err(Refusal::out_of_range(format!(
+                "event {} is not in the log yet, which ends with {}",
+                start.0, last.0
+            )));
+        }
+        Ok(Subscription::new(self.clone(), wanted, start, last, seat))
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Fresh,
-    Reading,
-    Over,
-}
-
-/// A place in the log that moves on as it is read.
-#[derive(Debug)]
-pub struct Subscription {
-    bus: Bus,
-    wanted: Wanted,
-    /// The last event read.
-    position: Seq,
-    /// Where the log ended when the subscription began: the end, if it does not follow.
-    end: Seq,
-    /// Events read and not yet delivered, `position` being the one before them.
-    chunk: VecDeque<Arc<EventRecord>>,
-    state: State,
-}
-
-impl Subscription {
-    /// The last place read: what a subscriber that comes back names in `Since::Seq`.
-    #[must_use]
-    pub fn position(&self) -> Seq {
-        self.position
-    }
-
-    /// The next delivery; `None` at the end.
-    ///
-    /// # Errors
-    /// If the log cannot be read.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
-    pub async fn next(&mut self) -> Answer<Option<Delivery>> {
-        if self.state == State::Fresh {
-            self.state = State::Reading;
-            return Ok(Some(Delivery::Subscribed(self.position)));
-        }
-        while self.state == State::Reading {
-            if let Some(event) = self.chunk.front() {
-                if event.seq.0 > self.position.0 + 1 {
-                    let gap = Delivery::Gap(Seq(self.position.0 + 1), Seq(event.seq.0 - 1));
-                    self.position = Seq(event.seq.0 - 1);
-                    return Ok(Some(gap));
-                }
-                if self.wanted.until.is_some_and(|until| event.at > until) {
-                    break;
-                }
-                let Some(event) = self.chunk.pop_front() else { continue };
-                self.position = event.seq;
-                if self.wanted.filters.matches(&*event) {
-                    return Ok(Some(Delivery::Event(Box::new(Arc::unwrap_or_clone(event)))));
-                }
-            } else if !self.wanted.follow && self.position >= self.end {
-                break;
-            } else if self.bus.last_seq() > self.position {
-                self.chunk = self.read().await?;
-            } else if !self.wait().await {
-                break;
-            }
-        }
-        self.state = State::Over;
-        Ok(None)
-    }
-
-    /// Reads what comes next: from the ring, or from the log.
-    async fn read(&self) -> Answer<VecDeque<Arc<EventRecord>>> {
-        if let Some(events) = self.bus.shared.ring().after(self.position) {
-            return Ok(events.into());
-        }
-        let (store, after) = (self.bus.store.clone(), self.position);
-        blocking("read the log", move || {
-            let events = store.read()?.events(after, CHUNK_EVENTS)?;
-            if events.is_empty() {
-                return Err(Refusal::data_loss(format!("the log has no event after {}", after.0)));
-            }
-            Ok(events.into_iter().map(Arc::new).collect())
-        })
-        .await
-    }
-
-    /// Waits for the log to grow; false if there is nothing to wait for any more.
-    async fn wait(&mut self) -> bool {
-        let position = self.position;
-        let grown = self.bus.mark.wait_for(|mark| *mark > position);
-        let left = self.wanted.until.map(|until| until.since(self.bus.clock.now()) + Duration::from_millis(1));
-        match left {
-            Some(left) => tokio::time::timeout(left, grown).await.is_ok_and(|grown| grown.is_ok()),
-            None => grown.await.is_ok(),
-        }
-    }
-}
-
+#[cfg(test)]
+mod cursor_tests;
 #[cfg(test)]
 mod tests;

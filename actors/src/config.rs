@@ -1,7 +1,23 @@
 //! What the actor system is told when it starts. Files, flags and environment are the daemon's affair.
 
 use crate::{drivers::registry::RegistryConfig, gc::GcConfig, restart::machine::Backoff};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use wharf_messages::Answer;
+pub use wharf_store::Retention;
+
+/// Changes what is logged: takes a level, or none to leave it, and answers what is logged from then on. The log is the
+/// process's, so whoever started it says how.
+#[derive(Clone)]
+pub struct LogControl(pub Arc<ChangeLog>);
+
+/// See [`LogControl`].
+pub type ChangeLog = dyn Fn(&str) -> Answer<String> + Send + Sync;
+
+impl fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogControl")
+    }
+}
 
 /// A snapshotter that another daemon has.
 #[derive(Debug, Clone)]
@@ -21,8 +37,8 @@ pub struct SystemConfig {
     pub root: PathBuf,
     /// Where the state that dies with a boot is.
     pub state: PathBuf,
-    /// How many events the log keeps; older ones are forgotten.
-    pub events_max: u64,
+    /// What the log keeps; older events are forgotten.
+    pub retention: Retention,
     /// When garbage is collected.
     pub gc: GcConfig,
     /// The daemon's socket, for shims that want to tell it something.
@@ -33,6 +49,8 @@ pub struct SystemConfig {
     pub shim: PathBuf,
     /// The daemon's own program, for shims that publish events by running it.
     pub publish_binary: PathBuf,
+    /// How what is logged is changed, if it can be.
+    pub log_control: Option<LogControl>,
     /// Whether shims log in detail.
     pub shim_debug: bool,
     /// The snapshotter of those who name none.
@@ -52,8 +70,8 @@ pub struct SystemConfig {
 }
 
 impl SystemConfig {
-    /// How many events the log keeps unless told otherwise: some weeks of a busy machine, some 100 MB at the most.
-    pub const EVENTS_MAX: u64 = 200_000;
+    /// What the log keeps unless told otherwise: some weeks of a busy machine, and no more than that of the disk.
+    pub const RETENTION: Retention = Retention { events_max: 200_000, bytes_max: 256 << 20, age_max: None };
 
     /// The length of an unpacked layer unless told otherwise: far beyond what honest ones have.
     pub const LAYER_MAX_BYTES: u64 = 1 << 40;
@@ -66,12 +84,13 @@ impl SystemConfig {
         Self {
             revision: "",
             root: root.into(),
-            events_max: Self::EVENTS_MAX,
+            retention: Self::RETENTION,
             gc: GcConfig::default(),
             address: state.join("wharf.sock"),
             shim_sockets: state.join("s"),
             shim: program.with_file_name("wharf-shim"),
             publish_binary: program,
+            log_control: None,
             shim_debug: false,
             snapshotter: "overlayfs".to_owned(),
             served_snapshotters: BTreeMap::new(),

@@ -71,7 +71,7 @@ where
     let mut subscription = subscribe(&bus, since).await?;
     loop {
         match subscription.next().await? {
-            Some(Delivery::Subscribed(_)) => {}
+            Some(Delivery::Subscribed { .. } | Delivery::Behind(_)) => {}
             Some(Delivery::Event(record)) => {
                 if let Some(fact) = watch.hear(&record, &store)? {
                     hand(&handle, fact).await;
@@ -91,7 +91,7 @@ async fn subscribe(bus: &Bus, since: Seq) -> Answer<crate::bus::Subscription> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let filters = Filters::parse::<String>(&[])?;
-    bus.subscribe(Wanted { since: Since::Seq(since), until: None, follow: true, filters }).await
+    bus.subscribe(Wanted { since: Since::Seq(since), until: None, follow: true, filters, cursor: None }).await
 }
 
 async fn hand<A, T>(handle: &Handle<A>, fact: T)

@@ -20,6 +20,7 @@
 
 use crate::{
     bus::Tail,
+    figures::Figures,
     gc::{Activity, Counted},
     runtime::{ChildSpec, Clock, Group, Node, ThreadPart},
 };
@@ -34,7 +35,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use wharf_messages::{Answer, Refusal, Timestamp, event::Seq};
 pub(crate) use wharf_store::Writer;
-use wharf_store::{Commit, Committed};
+use wharf_store::{Commit, Committed, LogSize, Retention};
 
 /// How the journal stands in the tree.
 pub const SPEC: ChildSpec =
@@ -51,14 +52,16 @@ const REOPEN_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duratio
 pub(crate) trait Log: Send + 'static {
     /// Writes a batch and answers each commit, once all are durable.
     fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>>;
-    /// Forgets the events before a place.
-    fn trim(&mut self, before: Seq) -> Answer<u64>;
+    /// Forgets the events that retention does not keep, if there are enough of them.
+    fn cut(&mut self, retention: &Retention, now: Timestamp) -> Answer<u64>;
     /// Whether nothing can be written until it is reopened.
     fn is_broken(&self) -> bool;
     /// Opens it again.
     fn reopen(&mut self) -> Answer<()>;
     /// Where the log ends.
     fn last_seq(&self) -> Seq;
+    /// The log as it lies.
+    fn log_size(&self) -> LogSize;
 }
 
 impl Log for Writer {
@@ -66,8 +69,8 @@ impl Log for Writer {
         Writer::commit(self, batch, now)
     }
 
-    fn trim(&mut self, before: Seq) -> Answer<u64> {
-        Writer::trim(self, before)
+    fn cut(&mut self, retention: &Retention, now: Timestamp) -> Answer<u64> {
+        Writer::cut(self, retention, now)
     }
 
     fn is_broken(&self) -> bool {
@@ -80,6 +83,10 @@ impl Log for Writer {
 
     fn last_seq(&self) -> Seq {
         Writer::last_seq(self)
+    }
+
+    fn log_size(&self) -> LogSize {
+        Writer::log_size(self)
     }
 }
 
@@ -95,6 +102,7 @@ pub struct Journal {
     commits: mpsc::Sender<Option<Entry>>,
     node: Arc<Node>,
     activity: Activity,
+    figures: Arc<Figures>,
 }
 
 impl fmt::Debug for Journal {
@@ -104,6 +112,12 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
+    /// What it has counted.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
     /// Has a commit written, and waits until it is durable.
     ///
     /// # Errors
@@ -139,7 +153,9 @@ impl JournalSeat {
     /// Makes its place in the tree.
     pub(crate) fn new(group: &Group) -> Self {
         let (commits, waiting) = mpsc::channel(COMMITS_WAITING_MAX as usize);
-        Self { journal: Journal { commits, node: group.seat_thread(&SPEC), activity: Activity::default() }, waiting }
+        let node = group.seat_thread(&SPEC);
+        let journal = Journal { commits, node, activity: Activity::default(), figures: Arc::default() };
+        Self { journal, waiting }
     }
 
     /// How commits will reach it.
@@ -147,18 +163,23 @@ impl JournalSeat {
         self.journal.clone()
     }
 
-    /// Starts it. Events go to `tail`; the newest `events_max` of them are kept in the log.
+    /// Starts it. Events go to `tail`; the log keeps what `retention` says.
     pub(crate) fn start(
         self,
         group: &mut Group,
         log: impl Log,
         tail: Tail,
         clock: Clock,
-        events_max: u64,
+        retention: Retention,
     ) -> std::io::Result<()> {
+        // Before the thread runs: whoever subscribes first must find the log as long as it is.
+        tail.reset(log.last_seq());
         let stopping = Arc::new(AtomicBool::new(false));
         let wake = self.journal.commits.downgrade();
-        let Journal { node, activity, .. } = self.journal;
+        if let Some(age) = retention.age_max {
+            tokio::spawn(cut_by_age(self.journal.commits.downgrade(), age));
+        }
+        let Journal { node, activity, figures, .. } = self.journal;
         let part = Work {
             log,
             waiting: self.waiting,
@@ -168,14 +189,25 @@ impl JournalSeat {
             node: Arc::clone(&node),
             stopping: Arc::clone(&stopping),
             reopen: Reopen::default(),
-            events_max,
-            trimmed_to: Seq(0),
+            retention,
+            figures,
         };
         group.start_thread(node, part, move || {
             stopping.store(true, Ordering::Release);
             // A full queue wakes the thread by itself.
             let _ = wake.upgrade().map(|wake| wake.try_send(None));
         })
+    }
+}
+
+/// Wakes the journal from time to time: events grow old also when nothing is written.
+async fn cut_by_age(wake: mpsc::WeakSender<Option<Entry>>, age: Duration) {
+    let interval = (age / 64).clamp(Duration::from_secs(1), Duration::from_secs(600));
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(wake) = wake.upgrade() else { return };
+        // A full queue wakes it anyway.
+        let _ = wake.try_send(None);
     }
 }
 
@@ -189,13 +221,14 @@ struct Work<L> {
     node: Arc<Node>,
     stopping: Arc<AtomicBool>,
     reopen: Reopen,
-    events_max: u64,
-    trimmed_to: Seq,
+    retention: Retention,
+    figures: Arc<Figures>,
 }
 
 impl<L: Log> ThreadPart for Work<L> {
     fn run(&mut self) {
         self.tail.reset(self.log.last_seq());
+        self.figures.is(self.log.log_size());
         while let Some(first) = self.waiting.blocking_recv() {
             let mut batch = Vec::new();
             let mut replies = Vec::new();
@@ -205,7 +238,9 @@ impl<L: Log> ThreadPart for Work<L> {
                 batch.push(entry.commit);
                 replies.push(entry.reply);
             }
-            if !batch.is_empty() {
+            if batch.is_empty() {
+                self.cut();
+            } else {
                 self.write(batch, replies);
             }
             if self.stopping.load(Ordering::Acquire) && self.waiting.is_empty() {
@@ -223,9 +258,9 @@ impl<L: Log> ThreadPart for Work<L> {
 
 impl<L: Log> Work<L> {
     fn write(&mut self, batch: Vec<Commit>, replies: Vec<oneshot::Sender<Answer<Committed>>>) {
-        let now = self.clock.now();
+        let (now, begun, commits) = (self.clock.now(), Instant::now(), batch.len());
         let counted: Vec<Counted> = batch.iter().map(|commit| Counted::of(commit, now)).collect();
-        let answers = match self.reopen.make_usable(&mut self.log, &self.tail) {
+        let answers = match self.reopen.make_usable(&mut self.log, &self.tail, &self.figures) {
             Ok(()) => self.log.commit(batch, now),
             Err(refusal) => replies.iter().map(|_| Err(refusal.clone())).collect(),
         };
@@ -233,6 +268,8 @@ impl<L: Log> Work<L> {
             self.tail.push(&committed.events);
         }
         self.tail.advance(self.log.last_seq());
+        let refused = answers.iter().filter(|answer| answer.is_err()).count();
+        self.figures.wrote(commits, refused, begun.elapsed(), self.log.log_size());
         debug_assert_eq!(answers.len(), replies.len(), "every commit has its answer");
         let mut all = Counted::default();
         counted
@@ -245,20 +282,18 @@ impl<L: Log> Work<L> {
             // Whoever asked may have gone away; the commit stands.
             let _ = reply.send(answer);
         }
-        self.trim();
+        self.cut();
     }
 
     /// Cuts the log's oldest events off, some at a time: each cut is a transaction of its own.
-    fn trim(&mut self) {
-        let Seq(last) = self.log.last_seq();
-        let before = Seq(last.saturating_sub(self.events_max));
-        let slack = (self.events_max / 64).max(16);
-        if before.0 < self.trimmed_to.0.saturating_add(slack) || self.log.is_broken() {
+    fn cut(&mut self) {
+        if self.log.is_broken() {
             return;
         }
-        match self.log.trim(before) {
+        match self.log.cut(&self.retention, self.clock.now()) {
+            Ok(0) => {}
             Ok(events) => {
-                self.trimmed_to = before;
+                self.figures.is(self.log.log_size());
                 tracing::debug!(events, "the log was cut");
             }
             Err(refusal) => tracing::warn!(%refusal, "the log could not be cut"),
@@ -276,7 +311,7 @@ struct Reopen {
 }
 
 impl Reopen {
-    fn make_usable(&mut self, log: &mut impl Log, tail: &Tail) -> Answer<()> {
+    fn make_usable(&mut self, log: &mut impl Log, tail: &Tail, figures: &Figures) -> Answer<()> {
         if !self.due && !log.is_broken() {
             return Ok(());
         }
@@ -294,6 +329,7 @@ impl Reopen {
                 *self = Self::default();
                 // What was in doubt is decided now, and may be more than what was told.
                 tail.reset(log.last_seq());
+                figures.reopened();
                 Ok(())
             }
             Err(refusal) => {

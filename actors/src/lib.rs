@@ -8,6 +8,7 @@ pub mod container;
 pub mod containers;
 pub mod content;
 pub mod drivers;
+pub mod figures;
 mod follow;
 pub mod gc;
 pub mod health;

@@ -192,7 +192,7 @@ pub(crate) async fn start(config: SystemConfig, clock: Clock) -> Result<(Wharf, 
     let mut group = Group::new(&tree, &ROOT);
     let journal = JournalSeat::new(&group);
     let seats = Seats::new(&group);
-    let (bus, tail) = Bus::new(store.clone(), clock.clone());
+    let (bus, tail) = Bus::new(store.clone(), clock.clone(), journal.journal());
     let drivers = Drivers::open(&config, &store, &journal.journal()).map_err(RunError::Drivers)?;
     let wharf = Wharf::new(System {
         actors: seats.handles(),
@@ -207,7 +207,7 @@ pub(crate) async fn start(config: SystemConfig, clock: Clock) -> Result<(Wharf, 
         clock: clock.clone(),
         config,
     });
-    journal.start(&mut group, writer, tail, clock, wharf.config.events_max).map_err(RunError::Runtime)?;
+    journal.start(&mut group, writer, tail, clock, wharf.config.retention).map_err(RunError::Runtime)?;
     tokio::task::spawn_local(write_restarts(restarts, wharf.journal.clone()));
     match seats.start(&mut group, &wharf).await {
         Ok(()) => Ok((wharf, group)),

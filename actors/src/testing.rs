@@ -70,16 +70,16 @@ pub(crate) fn run_with<L: Log>(root: &Path, log: impl FnOnce(Writer) -> L, test:
 
 impl World {
     fn new<L: Log>(root: &Path, log: impl FnOnce(Writer) -> L) -> Self {
-        let config =
-            SystemConfig { events_max: EVENTS_MAX, ..SystemConfig::new(root.join("root"), root.join("state")) };
+        let mut config = SystemConfig::new(root.join("root"), root.join("state"));
+        config.retention.events_max = EVENTS_MAX;
         let (store, writer) = wharf_store::open(&config.root, wharf_store::Options::default()).unwrap();
         let (tree, restarts) = Tree::new();
         let clock = Clock::manual(START);
         let mut group = Group::new(&tree, &ROOT);
-        let (bus, tail) = Bus::new(store.clone(), clock.clone());
         let seat = JournalSeat::new(&group);
         let journal = seat.journal();
-        seat.start(&mut group, log(writer), tail, clock.clone(), config.events_max).unwrap();
+        let (bus, tail) = Bus::new(store.clone(), clock.clone(), journal.clone());
+        seat.start(&mut group, log(writer), tail, clock.clone(), config.retention).unwrap();
         tokio::task::spawn_local(write_restarts(restarts, journal.clone()));
         Self {
             store,

@@ -4,8 +4,8 @@
 //! client and the tests are all made from the same rows.
 
 use crate::{
-    Descriptor, Mount, container, content, event, gc, health, image, lease, namespace, restart, snapshot, supervision,
-    system, task,
+    Descriptor, Mount, container, content, cursor, event, gc, health, image, lease, namespace, restart, snapshot,
+    supervision, system, task,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -142,10 +142,14 @@ macro_rules! for_each_call {
             "gc.collect"          Command Unary       gc::CollectGarbage            => gc::Collected, ();
             "gc.explain"          Query   Items       gc::ExplainGarbage             => (), gc::Verdict;
 
-            "events.watch"        Query   Items       event::WatchEvents             => event::Seq, event::Delivery;
+            "events.watch"        Query   Items       event::WatchEvents             => event::Seq, Vec<event::Delivery>;
             "events.publish"      Command Unary       event::PublishEvent            => event::Seq, ();
+            "cursors.ack"         Command Unary       cursor::AckEvents              => (), ();
+            "cursors.list"        Query   Unary       cursor::ListCursors            => Vec<cursor::CursorInfo>, ();
+            "cursors.delete"      Command Unary       cursor::DeleteCursor           => (), ();
 
             "system.info"         Query   Unary       system::GetDaemonInfo          => system::DaemonInfo, ();
+            "system.log-level"    Command Unary       system::SetLogLevel            => String, ();
             "system.plugins"      Query   Unary       system::ListPlugins            => Vec<system::PluginInfo>, ();
             "system.backup"       Query   Items       system::BackupMetadata         => (), Vec<u8>;
             "supervision.tree"    Query   Unary       supervision::GetSupervisionTree => Vec<supervision::ChildReport>, ();

@@ -7,6 +7,7 @@ use crate::{
     Any, ContainerId, Descriptor, Digest, ExecId, ImageName, Labels, LeaseId, Mount, Namespace, SnapshotKey,
     SnapshotterName, Timestamp,
     container::Runtime,
+    cursor::UseCursor,
     health::HealthStatus,
     task::{Exit, Stdio},
 };
@@ -320,6 +321,27 @@ impl Event {
             Self::HealthChanged { .. } => "/wharf/health/change",
         }
     }
+
+    /// The container that it is about, or whose task it is about.
+    #[must_use]
+    pub fn container_id(&self) -> Option<&ContainerId> {
+        match self {
+            Self::ContainerCreated { id, .. } | Self::ContainerUpdated { id, .. } | Self::ContainerDeleted { id } => {
+                Some(id)
+            }
+            Self::TaskCreated { container_id, .. }
+            | Self::TaskStarted { container_id, .. }
+            | Self::TaskExited { container_id, .. }
+            | Self::TaskOomKilled { container_id }
+            | Self::TaskDeleted { container_id, .. }
+            | Self::TaskExecAdded { container_id, .. }
+            | Self::TaskExecStarted { container_id, .. }
+            | Self::TaskPaused { container_id }
+            | Self::TaskResumed { container_id }
+            | Self::TaskCheckpointed { container_id, .. } => Some(container_id),
+            _ => None,
+        }
+    }
 }
 
 /// Where a subscription starts.
@@ -336,17 +358,29 @@ pub enum Since {
 /// What a subscriber is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delivery {
-    /// The subscription stands: everything after this place will be sent.
-    Subscribed(Seq),
+    /// The subscription stands: everything after `after` will be sent.
+    Subscribed {
+        /// Where it starts.
+        after: Seq,
+        /// Its number, for acknowledging; 0 without a cursor.
+        subscription: u64,
+    },
     /// An event that passed the filters.
     Event(Box<EventRecord>),
     /// The log no longer has these: from the first to the last missing, inclusive.
     Gap(Seq, Seq),
+    /// The subscriber is slow: after it had once caught up, the log has grown by so many events that it has not taken.
+    /// Told at most once a second; nothing is lost by it but what retention takes meanwhile.
+    Behind(u64),
 }
 
-/// Follows the log. Items: [`Delivery`]. The reply comes at the end: the last place read.
+/// The most deliveries that come as one item.
+pub const DELIVERIES_MAX: usize = 256;
+
+/// Follows the log. Items: [`Delivery`], in batches of what is there. The reply comes at the end: the last place read.
 ///
-/// Refused with `InvalidArgument` for a malformed filter.
+/// Refused with `InvalidArgument` for a malformed filter, `OutOfRange` for a place beyond the log's end, and
+/// `FailedPrecondition` for a cursor that is shared and was asked for unshared, or the other way round.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WatchEvents {
     /// Where to start.
@@ -355,8 +389,11 @@ pub struct WatchEvents {
     pub until: Option<Timestamp>,
     /// Whether to wait for more at the log's end.
     pub follow: bool,
-    /// containerd filters on `topic`, `namespace`, `event.*`.
+    /// containerd filters on `topic`, `namespace`, `event.*`, and on what the event is about: `container`, `exec`,
+    /// `image`, `snapshot`, `content`, `lease`.
     pub filters: Vec<String>,
+    /// The cursor that remembers the place; where it stands goes over `since`.
+    pub cursor: Option<UseCursor>,
 }
 
 /// Puts a client's own event on the bus; the namespace is the call's, the time is the daemon's.

@@ -135,6 +135,8 @@ ids! {
     IngestRef, "ingest reference", check_name;
     /// The name of a lease within its namespace.
     LeaseId, "lease id", check_name;
+    /// The name of a cursor on the log.
+    CursorName, "cursor name", check_identifier;
 }
 
 /// The hash algorithms of a digest.

@@ -12,6 +12,7 @@ pub mod call;
 pub mod codec;
 pub mod container;
 pub mod content;
+pub mod cursor;
 pub mod descriptor;
 pub mod event;
 pub mod filter;
@@ -38,7 +39,9 @@ pub mod wire;
 pub use any::Any;
 pub use call::{Call, CallKind};
 pub use descriptor::Descriptor;
-pub use id::{ContainerId, Digest, ExecId, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey, SnapshotterName};
+pub use id::{
+    ContainerId, CursorName, Digest, ExecId, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey, SnapshotterName,
+};
 pub use meta::Meta;
 pub use mount::Mount;
 pub use platform::Platform;

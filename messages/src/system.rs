@@ -30,6 +30,15 @@ pub struct GetDaemonInfo {}
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct BackupMetadata {}
 
+/// Reads what is logged, or changes it until the daemon ends. The reply is what is logged from then on.
+///
+/// Refused with `InvalidArgument` for a level that there is not.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SetLogLevel {
+    /// A level (`debug`), or levels of parts (`info,wharf_actors::bus=trace`); empty only reads.
+    pub level: String,
+}
+
 /// A part of the daemon that clients look for, as containerd's introspection names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginInfo {

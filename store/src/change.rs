@@ -6,10 +6,12 @@ use crate::{
     gc::{Garbage, Swept},
     row::{IngestRow, SnapshotRow, TaskRow},
 };
+use std::sync::Arc;
 use wharf_messages::{
-    ContainerId, Digest, ImageName, IngestRef, Labels, LeaseId, Namespace, SnapshotKey, SnapshotterName,
+    ContainerId, CursorName, Digest, ImageName, IngestRef, Labels, LeaseId, Namespace, SnapshotKey, SnapshotterName,
     container::{Container, UpdateContainer},
     content::{ContentInfo, UpdateContent},
+    cursor::Cursor,
     event::{Event, EventRecord, Seq},
     health::HealthRecord,
     image::{CreateImage, Image, UpdateImage},
@@ -221,6 +223,18 @@ pub enum Change {
     /// Taking away what is not there is fine. Refused with `NotFound` for the lease, `InvalidArgument`.
     DeleteLeaseResource(DeleteLeaseResource),
 
+    /// Of no namespace, tells no event. Refused with `AlreadyExists`, `ResourceExhausted` for one too many.
+    CreateCursor(Cursor),
+    /// Moves a cursor on, never back; of no namespace, tells no event. Refused with `NotFound`.
+    MoveCursor {
+        /// Which.
+        name: CursorName,
+        /// Everything up to here is acknowledged.
+        acked: Seq,
+    },
+    /// Of no namespace, tells no event. Refused with `NotFound`.
+    DeleteCursor(CursorName),
+
     /// Begins a garbage collection: what is written from here on survives its sweep, with all that it leads to. Writes
     /// nothing, of no namespace. Answers [`Outcome::CollectionBegun`].
     BeginCollection,
@@ -246,6 +260,8 @@ impl Change {
             | Self::DeleteIngest(_)
             | Self::DeleteLease(_)
             | Self::DeleteLeaseResource(_)
+            | Self::MoveCursor { .. }
+            | Self::DeleteCursor(_)
             | Self::BeginCollection
             | Self::Sweep(_) => true,
             Self::CreateNamespace(_)
@@ -264,6 +280,7 @@ impl Change {
             | Self::UpdateContent(_)
             | Self::PutIngest(_)
             | Self::CreateLease(_)
+            | Self::CreateCursor(_)
             | Self::AddLeaseResource(_) => false,
         }
     }
@@ -312,8 +329,8 @@ pub struct Committed {
     pub last_seq: Seq,
     /// One for each change, in order.
     pub outcomes: Vec<Outcome>,
-    /// What it wrote to the log, in order: for the bus's ring, so that the tail need not be read back.
-    pub events: Vec<EventRecord>,
+    /// What it wrote to the log, in order and as the bus hands it on: for the bus's ring, so that the tail need not be read back.
+    pub events: Vec<Arc<EventRecord>>,
 }
 
 macro_rules! take {

@@ -94,15 +94,14 @@ pub(crate) fn identify(handle: &Handle, path: &Path) -> Result<String, OpenError
     uuid.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| damaged("it has no id"))
 }
 
-/// Makes the tables that an older daemon did not have.
+/// Makes the tables that an older wharf did not know, so that readers never meet one that is not there.
 pub(crate) fn complete(handle: &Handle) -> Result<(), redb::Error> {
-    if handle.database.begin_read()?.list_tables()?.count() > Tables::COUNT {
+    if handle.database.begin_read()?.list_tables()?.count() >= Tables::COUNT {
         return Ok(());
     }
     let transaction = begin_write(&handle.database)?;
     Tables::open(&transaction)?;
-    transaction.commit()?;
-    Ok(())
+    Ok(transaction.commit()?)
 }
 
 /// Opens what is on a disk.

@@ -35,7 +35,7 @@ pub use open::{Options, Store, open};
 pub use reader::{Reader, Rows};
 pub use row::{FileId, IngestRow, ProcessRow, ShimRecord, SnapshotRow, TaskPhase, TaskRow};
 pub use schema::{DATABASE_FILE, SCHEMA_VERSION};
-pub use write::{BATCH_MAX_COMMITS, Writer};
+pub use write::{BATCH_MAX_COMMITS, LogSize, Retention, Writer};
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use crate::{
     reserve::Reserve,
     row::FileId,
     schema,
-    write::Writer,
+    write::{LogSize, Writer},
 };
 use redb::{Database, ReadableDatabase, WriteTransaction};
 use std::{
@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
 };
-use wharf_messages::{Answer, Digest, event::Seq};
+use wharf_messages::{Answer, Digest};
 
 /// The file that says who has the root.
 const LOCK_FILE: &str = "lock";
@@ -79,7 +79,7 @@ pub(crate) fn open_on(
     // redb panics over some kinds of damage. Nothing is lost by catching that here: the handle is thrown away, and the
     // operator is told which file it is about.
     let opened = catch_unwind(AssertUnwindSafe(|| open_rows(&path, options, &disk)));
-    let (handle, uuid, last) = opened.unwrap_or_else(|panic| {
+    let (handle, uuid, log) = opened.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
         Err(OpenError::Damaged { path: path.clone(), why: text.unwrap_or("it cannot be read").to_owned() })
     })?;
@@ -93,22 +93,22 @@ pub(crate) fn open_on(
         _lock: lock,
     };
     let store = Store(Arc::new(shared));
-    Ok((store.clone(), Writer::new(store, last)))
+    Ok((store.clone(), Writer::new(store, log)))
 }
 
-/// Opens the database, and answers the root's id and the log's end.
-fn open_rows(path: &Path, options: Options, disk: &Arc<dyn Disk>) -> Result<(Handle, String, Seq), OpenError> {
+/// Opens the database, and answers the root's id and the log as it lies.
+fn open_rows(path: &Path, options: Options, disk: &Arc<dyn Disk>) -> Result<(Handle, String, LogSize), OpenError> {
     let fail = |source: redb::Error| OpenError::Database { path: path.to_owned(), source: Box::new(source) };
     let handle = database::open(disk, options).map_err(fail)?;
     let uuid = database::identify(&handle, path)?;
     database::complete(&handle).map_err(fail)?;
-    let last = handle
+    let log = handle
         .database
         .begin_read()
         .map_err(|e| refusal("read the log", e))
-        .and_then(|transaction| Reader::new(transaction).last_seq())
+        .and_then(|transaction| Reader::new(transaction).log_size())
         .map_err(|refusal| OpenError::Damaged { path: path.to_owned(), why: refusal.to_string() })?;
-    Ok((handle, uuid, last))
+    Ok((handle, uuid, log))
 }
 
 impl Store {

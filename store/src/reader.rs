@@ -5,14 +5,16 @@ use crate::{
     record::{self, Record},
     row::{IngestRow, SnapshotRow, TaskRow},
     schema::{self, Key2, Key3, Prefix},
+    write::{LogSize, oldest_at, weight},
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition};
 use std::ops::Range;
 use wharf_messages::{
-    Answer, ContainerId, Digest, ImageName, IngestRef, LeaseId, Namespace, Refusal, SnapshotKey, SnapshotterName,
-    Timestamp,
+    Answer, ContainerId, CursorName, Digest, ImageName, IngestRef, LeaseId, Namespace, Refusal, SnapshotKey,
+    SnapshotterName, Timestamp,
     container::Container,
     content::ContentInfo,
+    cursor::Cursor,
     event::{EventRecord, Seq},
     health::HealthRecord,
     image::Image,
@@ -389,6 +391,46 @@ impl Reader {
             events.push(record::decode(value.value())?);
         }
         Ok(events)
+    }
+
+    /// The log as it lies. Where an older wharf wrote it, its bytes are counted.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn log_size(&self) -> Answer<LogSize> {
+        let table = self.table(schema::EVENTS)?;
+        let (first, last) = (self.first_seq()?, self.last_seq()?);
+        let kept = self.table(schema::META)?.get(schema::META_LOG_BYTES).map_err(|e| refusal(DOING, e))?;
+        let kept = kept.and_then(|bytes| Some(u64::from_le_bytes(bytes.value().try_into().ok()?)));
+        let bytes = match kept {
+            Some(bytes) => bytes,
+            None => {
+                let rows = table.range::<u64>(..).map_err(|e| refusal(DOING, e))?;
+                rows.map(|row| Ok(weight(row?.1.value())))
+                    .sum::<Result<_, _>>()
+                    .map_err(|e: redb::Error| refusal(DOING, e))?
+            }
+        };
+        let oldest_at = oldest_at(&table).map_err(|e| refusal(DOING, e))?;
+        Ok(LogSize { first: first.unwrap_or(Seq(last.0 + 1)), last, bytes, oldest_at })
+    }
+
+    /// Reads all cursors, by name.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn cursors(&self) -> Answer<Rows<Cursor>> {
+        let range = self.table(schema::CURSORS)?.range::<&str>(..).map_err(|e| refusal(DOING, e))?;
+        Ok(Box::new(range.map(|row| record::decode(row.map_err(|e| refusal(DOING, e))?.1.value()))))
+    }
+
+    /// Reads one cursor.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn cursor(&self, name: &CursorName) -> Answer<Option<Cursor>> {
+        let row = self.table(schema::CURSORS)?.get(name.as_str()).map_err(|e| refusal(DOING, e))?;
+        row.map(|row| record::decode(row.value())).transpose()
     }
 
     /// The oldest event that the log still has.

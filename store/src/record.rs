@@ -6,8 +6,8 @@
 use crate::row::{IngestRow, SnapshotRow, TaskRow};
 use serde::{Serialize, de::DeserializeOwned};
 use wharf_messages::{
-    Answer, Refusal, codec, container::Container, content::ContentInfo, event::EventRecord, health::HealthRecord,
-    image::Image, lease::Lease, namespace::NamespaceRecord, restart::RestartRecord,
+    Answer, Refusal, codec, container::Container, content::ContentInfo, cursor::Cursor, event::EventRecord,
+    health::HealthRecord, image::Image, lease::Lease, namespace::NamespaceRecord, restart::RestartRecord,
 };
 
 /// A type that is stored.
@@ -64,4 +64,5 @@ records! {
     ContentInfo, "content";
     IngestRow, "ingest";
     Lease, "lease";
+    Cursor, "cursor";
 }

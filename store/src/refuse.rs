@@ -1,6 +1,6 @@
 //! The words of refusals that several places give, as containerd's clients know them.
 
-use wharf_messages::{ContainerId, Digest, ImageName, IngestRef, LeaseId, Namespace, Refusal, SnapshotKey};
+use wharf_messages::{ContainerId, CursorName, Digest, ImageName, IngestRef, LeaseId, Namespace, Refusal, SnapshotKey};
 
 /// `image "x": not found`
 #[must_use]
@@ -55,6 +55,12 @@ pub fn no_mounts(key: &SnapshotKey) -> Refusal {
 #[must_use]
 pub fn no_content(digest: &Digest) -> Refusal {
     Refusal::not_found(format!("content digest {digest}"))
+}
+
+/// `cursor "x": not found`
+#[must_use]
+pub fn no_cursor(name: &CursorName) -> Refusal {
+    Refusal::not_found(format!("cursor {name:?}"))
 }
 
 /// `reference x: not found`

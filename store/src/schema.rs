@@ -3,8 +3,10 @@
 //! ```text
 //! table               key                                       value
 //! ------------------  ----------------------------------------  ---------------------------------------------
-//! meta                "schema" | "uuid"                         u32 little-endian | text
+//! meta                "schema" | "uuid" | "log_bytes"           u32 little-endian | text | u64 little-endian
 //! events              seq                                       EventRecord         the log; gap-free from first to last
+//!
+//! cursors             name                                      Cursor              who has read how far
 //!
 //! namespaces          namespace                                 NamespaceRecord
 //! images              namespace, name                           Image
@@ -52,7 +54,10 @@ pub const DATABASE_FILE: &str = "wharf.redb";
 pub(crate) const META: TableDefinition<&str, Bytes> = TableDefinition::new("meta");
 pub(crate) const META_SCHEMA: &str = "schema";
 pub(crate) const META_UUID: &str = "uuid";
+/// How many bytes the log has, so that nobody must walk it to know.
+pub(crate) const META_LOG_BYTES: &str = "log_bytes";
 pub(crate) const EVENTS: TableDefinition<u64, Bytes> = TableDefinition::new("events");
+pub(crate) const CURSORS: TableDefinition<&str, Bytes> = TableDefinition::new("cursors");
 pub(crate) const NAMESPACES: TableDefinition<&str, Bytes> = TableDefinition::new("namespaces");
 pub(crate) const IMAGES: TableDefinition<Key2, Bytes> = TableDefinition::new("images");
 pub(crate) const CONTAINERS: TableDefinition<Key2, Bytes> = TableDefinition::new("containers");

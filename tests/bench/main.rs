@@ -5,6 +5,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bus;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     collections::BTreeSet,
     fs,
@@ -20,6 +26,9 @@ use wharf_tests::{
 };
 
 const BUSYBOX: &str = "docker.io/library/busybox:latest";
+
+/// How long both are left alone before they count as idle.
+const SETTLE: Duration = Duration::from_secs(8);
 
 /// One of the two, by the client that its calls are made with.
 enum Peer {
@@ -83,6 +92,45 @@ fn report(figure: &str, unit: &str, [wharf, containerd]: [f64; 2]) {
     println!("{figure:<44} {wharf:>10.1} {containerd:>12.1} {unit:<4} {:>7.2}", wharf / containerd);
 }
 
+/// A line with a figure of wharf's alone, and what it must reach.
+fn figure(figure: &str, value: f64, unit: &str, must: &str) {
+    println!("{figure:<54} {value:>14.2} {unit:<4} {must}");
+}
+
+fn megabytes(kilobytes: u64) -> f64 {
+    kilobytes as f64 / 1024.0
+}
+
+/// How long the daemon takes to be back after SIGKILL, with a hundred containers running.
+fn restart() {
+    let mut daemon = Daemon::release();
+    let archive = images::docker_archive(&images::busybox(), BUSYBOX);
+    daemon.ok(["images", "import", archive.to_str().unwrap()]);
+    for number in 0..100 {
+        daemon.ok(["run", "-d", BUSYBOX, &format!("c{number}"), "sleep", "1000"]);
+    }
+    let mut back = || {
+        daemon.kill();
+        let begin = Instant::now();
+        daemon.up();
+        daemon.ok("version");
+        milliseconds(begin.elapsed())
+    };
+    let times = (0..5).map(|_| back()).collect();
+    figure("back after SIGKILL with 100 running, median", median(times), "ms", "under 100");
+    let inside = cgroups::processes(daemon.namespace());
+    let shims: BTreeSet<_> = inside.into_iter().filter_map(process::parent).collect();
+    daemon.kill();
+    for (number, pid) in shims.into_iter().take(10).enumerate() {
+        let signal = if number % 2 == 0 { Signal::SIGKILL } else { Signal::SIGSTOP };
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+    let begin = Instant::now();
+    daemon.up();
+    daemon.ok("tasks ls");
+    figure("the same, 5 shims dead and 5 hung, tasks listed", milliseconds(begin.elapsed()), "ms", "under 1,000");
+}
+
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
@@ -114,6 +162,8 @@ fn run() {
 
 fn memory() {
     let peers = Peer::both();
+    // Idle is a while after the last command: what it needed may be given back.
+    std::thread::sleep(SETTLE);
     let megabytes = |pid: i32| process::pss_kilobytes(pid).unwrap() as f64 / 1024.0;
     report("daemon idle, PSS", "MB", [0, 1].map(|peer| megabytes(peers[peer].pid())));
     let started = [0, 1].map(|peer: usize| {
@@ -219,6 +269,7 @@ fn lists() {
     report("containers create, each of 1,000", "ms", created);
     report("containers ls of 1,000", "ms", in_turn(&peers, 11, |peer| milliseconds(peer.time("containers ls"))));
     let megabytes = |pid: i32| process::pss_kilobytes(pid).unwrap() as f64 / 1024.0;
+    std::thread::sleep(SETTLE);
     report("daemon with 1,000 containers known, PSS", "MB", [0, 1].map(|peer| megabytes(peers[peer].pid())));
 }
 
@@ -280,8 +331,16 @@ fn main() {
     // `cargo bench` passes flags of its own.
     let chosen: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     println!("{:<44} {:>10} {:>12} {:<4} {:>7}", "", "wharf", "containerd", "", "ratio");
-    let parts: [(&str, fn()); 6] =
-        [("run", run), ("ctr", ctr), ("memory", memory), ("images", images), ("lists", lists), ("stream", stream)];
+    let parts: [(&str, fn()); 8] = [
+        ("run", run),
+        ("ctr", ctr),
+        ("memory", memory),
+        ("images", images),
+        ("lists", lists),
+        ("stream", stream),
+        ("bus", bus::bus),
+        ("restart", restart),
+    ];
     for (name, part) in parts {
         if chosen.is_empty() || chosen.iter().any(|word| word == name) {
             part();

@@ -5,7 +5,7 @@ use crate::{
     command::{Args, Output, Program},
     dir::{TestDir, report},
     leftovers::{self, Leftovers},
-    paths,
+    order, paths,
     process::{Guarded, shell_code},
     pty::Pty,
     wait,
@@ -189,6 +189,12 @@ impl Daemon {
         &self.dir
     }
 
+    /// Holds the log of events against the rules of its order. A daemon that does not answer has told why otherwise.
+    fn check_order(&self) -> Result<(), String> {
+        let output = self.wharf("events --since 0 --format json");
+        if output.code != 0 { Ok(()) } else { order::check(&order::parse(&output.stdout)?) }
+    }
+
     fn log_path(&self) -> PathBuf {
         self.dir.join("wharfd.log")
     }
@@ -324,6 +330,11 @@ impl Drop for Daemon {
             if let Some(status) = process.ended() {
                 problems.push(format!("wharfd ended by itself with {}", shell_code(status)));
             } else {
+                if !std::thread::panicking()
+                    && let Err(problem) = self.check_order()
+                {
+                    problems.push(format!("events out of order: {problem}"));
+                }
                 process.signal(Signal::SIGTERM);
                 if process.wait_for(Duration::from_secs(20)).is_none() {
                     problems.push("wharfd does not end on SIGTERM".to_owned());

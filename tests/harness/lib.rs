@@ -21,6 +21,7 @@ pub mod go;
 pub mod hostile;
 pub mod images;
 pub mod leftovers;
+pub mod order;
 pub mod paths;
 pub mod process;
 pub mod pty;

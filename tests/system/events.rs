@@ -2,18 +2,8 @@
 
 use crate::fixture::{BUSYBOX, sleeper, with_busybox};
 use nix::sys::signal::Signal;
-use serde_json::Value;
-use std::collections::BTreeMap;
-use wharf_tests::Daemon;
-
-/// An event as `wharf events --seq` prints it.
-#[derive(Debug, Clone)]
-pub struct Event {
-    pub seq: u64,
-    pub namespace: String,
-    pub topic: String,
-    pub payload: Value,
-}
+pub use wharf_tests::order::Event;
+use wharf_tests::{Daemon, order};
 
 /// Reads lines of `wharf events --seq`.
 pub fn parse(text: &str) -> Vec<Event> {
@@ -40,34 +30,7 @@ pub fn log(daemon: &Daemon) -> Vec<Event> {
 
 /// The predecessor rules: whatever else happened, these hold for each object.
 pub fn check(log: &[Event]) {
-    let numbers: Vec<_> = log.iter().map(|event| event.seq).collect();
-    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "a gap or a repetition: {numbers:?}");
-    let mut state: BTreeMap<(String, String), &str> = BTreeMap::new();
-    for event in log {
-        let text = |key: &str| event.payload[key].as_str().unwrap_or_default().to_owned();
-        let id = if event.payload["container_id"].is_string() { text("container_id") } else { text("id") };
-        let exec = match event.topic.as_str() {
-            "/tasks/exec-added" | "/tasks/exec-started" => text("exec_id"),
-            "/tasks/exit" | "/tasks/delete" if text("id") != id => text("id"),
-            _ => String::new(),
-        };
-        let key = (id, exec);
-        let before = state.get(&key).copied().unwrap_or_default();
-        let (allowed, now): (&[&str], &str) = match event.topic.as_str() {
-            "/containers/create" => (&["", "no container"], "container"),
-            "/containers/delete" => (&["container", "task deleted"], "no container"),
-            "/tasks/create" => (&["container", "task deleted"], "task created"),
-            "/tasks/start" => (&["task created"], "task started"),
-            "/tasks/paused" | "/tasks/resumed" => (&["task started"], "task started"),
-            "/tasks/exec-added" => (&["", "task exited", "task deleted", "exec added"], "exec added"),
-            "/tasks/exec-started" => (&["exec added"], "task started"),
-            "/tasks/exit" => (&["task started", "task created"], "task exited"),
-            "/tasks/delete" => (&["task exited", "task created", "exec added"], "task deleted"),
-            _ => continue,
-        };
-        assert!(allowed.contains(&before), "{event:?} after {before:?}");
-        state.insert(key, now);
-    }
+    order::check(log).unwrap_or_else(|why| panic!("{why}"));
 }
 
 fn topics(events: &[Event]) -> Vec<&str> {
@@ -182,4 +145,115 @@ fn everything_a_container_does_is_told() {
     ]);
     let killed = log.iter().rfind(|event| event.topic == "/tasks/exit").unwrap();
     assert_eq!(killed.payload["exit_status"], 137);
+}
+
+/// The numbers that a watcher of a cursor printed.
+fn numbers(text: &str) -> Vec<u64> {
+    parse(text).iter().map(|event| event.seq).collect()
+}
+
+#[test]
+fn a_cursor_goes_on_where_its_subscriber_stopped_whoever_was_restarted() {
+    let mut daemon = with_busybox();
+    let last = log(&daemon).last().unwrap().seq;
+    // Garbage collection may add to the log at any time.
+    let first = numbers(&daemon.ok("events --cursor audit --since 0 --seq").stdout);
+    assert_eq!(first[..last as usize], (1..=last).collect::<Vec<_>>());
+    let next = numbers(&daemon.ok("events --cursor audit --since 0 --seq").stdout);
+    let last = *first.iter().chain(&next).last().unwrap();
+    assert!(next.first().is_none_or(|next| *next == first.len() as u64 + 1), "all is acknowledged");
+    daemon.ok(["run", "--rm", BUSYBOX, "a", "true"]);
+    // What is only looked at comes again.
+    let looked = daemon.ok("events --cursor audit --since 0 --seq --ack none").stdout;
+    daemon.kill();
+    daemon.up();
+    let again = daemon.ok("events --cursor audit --since 0 --seq --ack each").stdout;
+    assert_eq!(numbers(&looked)[0], last + 1);
+    assert_eq!(numbers(&again)[..numbers(&looked).len()], numbers(&looked));
+    let idle = |output: &wharf_tests::Output| output.row("audit").is_some_and(|row| row[1] == "no" && row[4] == "0");
+    daemon.until("events cursors ls", "the cursor is idle", idle);
+    daemon.ok("events cursors rm audit");
+    daemon.wharf("events cursors rm audit").refused(&["audit", "not found"]);
+}
+
+#[test]
+fn a_watcher_outlives_the_daemon_and_misses_nothing() {
+    let mut daemon = with_busybox();
+    let mut live = daemon.background("events --since 0 --follow --seq");
+    live.expect("/images/create");
+    daemon.kill();
+    daemon.up();
+    daemon.ok(["images", "label", BUSYBOX, "after=restart"]);
+    live.expect("after");
+    live.signal(Signal::SIGINT);
+    live.wait();
+    let seen = parse(&live.text());
+    check(&seen);
+    assert_eq!(seen[0].seq, 1);
+}
+
+#[test]
+fn subscribers_who_share_a_cursor_have_the_log_between_them() {
+    let daemon = with_busybox();
+    let mut two = [0, 1].map(|_| daemon.background("events --cursor jobs --shared --since 0 --follow --seq"));
+    for round in 0..40 {
+        daemon.ok(["images", "label", BUSYBOX, &format!("round={round}")]);
+    }
+    let last = log(&daemon).last().unwrap().seq;
+    let all = || {
+        let mut seen: Vec<_> = two.iter().flat_map(|one| numbers(&whole_lines(&one.text()))).collect();
+        seen.retain(|seq| *seq <= last);
+        seen.sort_unstable();
+        seen
+    };
+    wharf_tests::eventually("all events", || (all() == (1..=last).collect::<Vec<_>>()).then_some(()));
+    daemon.wharf("events --cursor jobs --since 0").refused(&["jobs", "shared"]);
+    for one in &mut two {
+        one.signal(Signal::SIGINT);
+        one.wait();
+    }
+}
+
+/// What was printed up to the last whole line.
+fn whole_lines(text: &str) -> String {
+    text[..text.rfind('\n').map_or(0, |end| end + 1)].to_owned()
+}
+
+#[test]
+fn objects_choose_and_machines_read() {
+    let daemon = with_busybox();
+    daemon.ok(["run", "--rm", BUSYBOX, "a", "true"]);
+    daemon.ok(["run", "--rm", BUSYBOX, "b", "true"]);
+    let chosen = daemon.ok("events --since 0 --format json --filter container==a").stdout;
+    let chosen = order::parse(&chosen).unwrap();
+    assert_eq!(topics(&chosen)[..3], ["/containers/create", "/tasks/create", "/tasks/start"]);
+    assert!(chosen.iter().all(|event| [&event.payload["id"], &event.payload["container_id"]].contains(&&"a".into())));
+    let image =
+        daemon.ok(["events", "--since", "0", "--filter", &format!("image==\"{BUSYBOX}\""), "--format", "table"]);
+    assert!(image.row("SEQ").is_some() && image.stdout.contains("/images/create"), "{image}");
+    let cloud = daemon.ok(["events", "--since", "0", "--format", "cloudevents", r#"topic=="/tasks/exit""#]).stdout;
+    let cloud: Vec<serde_json::Value> = cloud.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(cloud.len(), 2);
+    for attribute in ["specversion", "id", "source", "type", "time", "datacontenttype"] {
+        assert!(cloud[0][attribute].as_str().is_some_and(|text| !text.is_empty()), "{attribute}: {}", cloud[0]);
+    }
+    assert_eq!((&cloud[0]["type"], &cloud[0]["subject"]), (&"io.containerd.tasks.exit".into(), &"a".into()));
+}
+
+#[test]
+fn what_is_kept_is_configured_and_what_is_gone_is_told() {
+    let daemon = Daemon::configured("[events]\nmax = 64\nmax_bytes = 1000000\n");
+    for round in 0..200 {
+        let name = format!("n{round}");
+        daemon.ok(["namespaces", "create", &name]);
+        if round == 2 {
+            daemon.ok("events --cursor slow --since 0");
+        }
+    }
+    let late = daemon.wharf("events --cursor slow --since 0 --format json").ok();
+    let first: serde_json::Value = serde_json::from_str(late.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(first["gap"]["first"], 4, "{late}");
+    let kept = order::parse(&late.stdout).unwrap();
+    assert!((64..=82).contains(&kept.len()), "{}", kept.len());
+    assert_eq!(first["gap"]["last"].as_u64().unwrap() + 1, kept[0].seq);
 }

@@ -19,6 +19,7 @@ mod hostile_clients;
 mod images;
 mod import;
 mod isolation;
+mod observe;
 mod own_shim;
 mod peers;
 mod policies;

@@ -3,10 +3,12 @@
 use super::Wanted;
 use crate::{
     Wharf,
+    runtime::blocking,
     serve::{CallIo, Serve},
 };
 use wharf_messages::{
     Answer, Meta, Namespace, Refusal,
+    cursor::{AckEvents, CursorInfo, DeleteCursor, ListCursors},
     event::{Delivery, Event, PublishEvent, Seq, WatchEvents},
     filter::Filters,
 };
@@ -18,21 +20,44 @@ const PAYLOAD_MAX_BYTES: usize = 1 << 20;
 const TOPIC_MAX_BYTES: usize = 1024;
 
 impl Serve for WatchEvents {
-    async fn serve(self, wharf: Wharf, _: Meta, io: CallIo<Delivery>) -> Answer<Seq> {
+    async fn serve(self, wharf: Wharf, _: Meta, io: CallIo<Vec<Delivery>>) -> Answer<Seq> {
         let filters = Filters::parse(&self.filters)?;
-        let wanted = Wanted { since: self.since, until: self.until, follow: self.follow, filters };
+        let Self { since, until, follow, cursor, .. } = self;
+        let wanted = Wanted { since, until, follow, filters, cursor };
         let mut subscription = wharf.bus.subscribe(wanted).await?;
         loop {
-            let delivery = tokio::select! {
-                delivery = subscription.next() => delivery?,
+            let batch = tokio::select! {
+                batch = subscription.batch() => batch?,
                 () = io.cancel.cancelled() => return Err(Refusal::canceled("watch events")),
             };
-            let Some(delivery) = delivery else { return Ok(subscription.position()) };
+            if batch.is_empty() {
+                let position = subscription.position();
+                subscription.finish();
+                return Ok(position);
+            }
             // A full channel is a slow client: it lags alone.
-            if io.items.send(delivery).await.is_err() {
+            if io.items.send(batch).await.is_err() {
                 return Err(Refusal::canceled("watch events: the client went away"));
             }
         }
+    }
+}
+
+impl Serve for AckEvents {
+    async fn serve(self, wharf: Wharf, _: Meta, _: CallIo<()>) -> Answer<()> {
+        wharf.bus.cursors.ack(&wharf.journal, &self, wharf.bus.last_seq()).await
+    }
+}
+
+impl Serve for ListCursors {
+    async fn serve(self, wharf: Wharf, _: Meta, _: CallIo<()>) -> Answer<Vec<CursorInfo>> {
+        blocking("cursors.list", move || wharf.bus.cursors.list(&wharf.store, wharf.bus.last_seq())).await
+    }
+}
+
+impl Serve for DeleteCursor {
+    async fn serve(self, wharf: Wharf, _: Meta, _: CallIo<()>) -> Answer<()> {
+        wharf.bus.cursors.delete(&wharf.journal, &self.name).await
     }
 }
 

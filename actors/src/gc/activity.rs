@@ -79,7 +79,10 @@ fn kind(change: &Change) -> (bool, bool) {
         // A collection is no reason for another one.
         Change::BeginCollection
         | Change::Sweep(_)
-        // What is young is nobody's garbage, and tasks keep nothing.
+        // What is young is nobody's garbage, and tasks and cursors keep nothing.
+        | Change::CreateCursor(_)
+        | Change::MoveCursor { .. }
+        | Change::DeleteCursor(_)
         | Change::CreateNamespace(_)
         | Change::UpdateNamespace(_)
         | Change::CreateTask(_)

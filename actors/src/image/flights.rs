@@ -64,6 +64,18 @@ impl Flights {
         }
     }
 
+    /// How many downloads are under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner().flying.len()
+    }
+
+    /// Whether none is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner().flying.is_empty()
+    }
+
     /// Comes aboard the download of a blob, which `start` begins if there is none. It goes on until its end or until the
     /// last passenger has left.
     pub fn board<F>(&self, digest: &Digest, start: impl FnOnce(watch::Sender<Flight>) -> F) -> Passenger

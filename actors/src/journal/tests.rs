@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::{World, run, run_in, run_with};
 use std::sync::{Condvar, Mutex};
 use wharf_messages::{Any, Labels, Namespace, RefusalKind, event::Event, namespace::CreateNamespace};
-use wharf_store::{Change, Outcome};
+use wharf_store::{Change, LogSize, Outcome};
 
 /// What a test makes the disk do.
 #[derive(Default)]
@@ -48,8 +48,8 @@ impl Log for Faulty {
         Log::commit(&mut self.writer, batch, now)
     }
 
-    fn trim(&mut self, before: Seq) -> Answer<u64> {
-        Log::trim(&mut self.writer, before)
+    fn cut(&mut self, retention: &Retention, now: Timestamp) -> Answer<u64> {
+        Log::cut(&mut self.writer, retention, now)
     }
 
     fn is_broken(&self) -> bool {
@@ -67,6 +67,10 @@ impl Log for Faulty {
 
     fn last_seq(&self) -> Seq {
         Log::last_seq(&self.writer)
+    }
+
+    fn log_size(&self) -> LogSize {
+        Log::log_size(&self.writer)
     }
 }
 

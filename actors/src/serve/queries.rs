@@ -12,7 +12,7 @@ use crate::{
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use wharf_messages::{
-    Answer, Descriptor, Digest, Labels, Meta, Namespace, Platform, SnapshotKey,
+    Answer, Descriptor, Digest, Labels, Meta, Namespace, Platform, Refusal, SnapshotKey,
     container::{GetContainer, ListContainers},
     content::{GetContent, GetIngest, IngestStatus, ListContent, ListIngests},
     descriptor::media_type,
@@ -23,7 +23,7 @@ use wharf_messages::{
     namespace::{GetNamespace, ListNamespaces, NamespaceRecord},
     restart::{GetRestart, Policy},
     snapshot::{GetSnapshotMounts, GetSnapshotUsage, ListSnapshots, SnapshotKind, StatSnapshot, Usage},
-    system::{DaemonInfo, GetDaemonInfo, ListPlugins, PluginInfo},
+    system::{DaemonInfo, GetDaemonInfo, ListPlugins, PluginInfo, SetLogLevel},
     task::{GetMetrics, GetTask, ListTasks, TaskMetrics, TaskStatus},
 };
 use wharf_store::{IngestRow, Reader, Rows, refuse};
@@ -305,6 +305,15 @@ fn plugins(wharf: &Wharf) -> Vec<PluginInfo> {
         PluginInfo { exports, ..plugin("snapshotter.v1", name.as_str(), &[&host]) }
     }));
     plugins
+}
+
+impl Serve for SetLogLevel {
+    async fn serve(self, wharf: Wharf, _: Meta, _: CallIo<()>) -> Answer<String> {
+        match &wharf.config.log_control {
+            Some(control) => (control.0)(&self.level),
+            None => Err(Refusal::not_implemented("what is logged cannot be changed here")),
+        }
+    }
 }
 
 impl Serve for GetMetrics {

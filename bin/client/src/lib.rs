@@ -1,7 +1,7 @@
 //! The client library: calls to a running `wharfd`, and what a client does on its own side of the socket.
 //!
 //! [`Client`] connects and calls; [`spec`] builds the OCI spec of a container; [`mount`] mounts what the daemon says to
-//! mount; [`fifo`] carries a container's standard streams.
+//! mount; [`events`] follows the log; [`fifo`] carries a container's standard streams.
 //!
 //! ```no_run
 //! # async fn example() -> wharf_messages::Answer<()> {
@@ -17,6 +17,7 @@
 pub mod client;
 mod connection;
 mod dial;
+pub mod events;
 pub mod fifo;
 pub mod items;
 pub mod mount;
@@ -25,6 +26,7 @@ pub mod spec;
 
 pub use client::Client;
 pub use dial::Dial;
+pub use events::Events;
 pub use items::Items;
 pub use wharf_messages as messages;
 

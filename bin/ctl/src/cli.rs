@@ -1,8 +1,8 @@
 //! The tree of commands and the flags that come before them. Each noun's own flags are in `commands/NOUN.rs`.
 
 use crate::commands::{
-    backup, containers, content, doctor, events, images, leases, namespaces, oci, plugins, run, snapshots, supervision,
-    tasks, version,
+    backup, containers, content, debug, doctor, events, images, leases, namespaces, oci, plugins, run, snapshots,
+    supervision, tasks, version,
 };
 use crate::output::time::parse_duration;
 use clap::{Args, Parser, Subcommand};
@@ -119,6 +119,9 @@ pub enum Command {
     /// Show OCI specifications
     #[command(subcommand)]
     Oci(oci::Oci),
+    /// Look into the daemon while it runs
+    #[command(subcommand)]
+    Debug(debug::Debug),
     /// Show the daemon's supervision tree
     #[command(subcommand)]
     Supervision(supervision::Supervision),

@@ -8,11 +8,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{ErrorKind, Read},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 use wharf_actors::{
-    config::{RemoteSnapshotter, SystemConfig},
+    config::{RemoteSnapshotter, Retention, SystemConfig},
     drivers::registry::RegistryConfig,
     gc::GcConfig,
     restart::machine::Backoff,
@@ -56,6 +57,8 @@ pub struct Config {
     pub events: Events,
     /// Garbage collection.
     pub gc: Gc,
+    /// Figures for scrapers.
+    pub metrics: Metrics,
     /// Bounds.
     pub limits: Limits,
     /// Snapshotters that are kept for other daemons, by the name under which their configuration knows this one.
@@ -97,6 +100,43 @@ pub struct ProxyPlugin {
 pub enum ProxyKind {
     /// A snapshotter.
     Snapshot,
+}
+
+/// Figures for scrapers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Where they are served, at `/v1/metrics`: `127.0.0.1:1338`, or the path of a socket; empty is nowhere.
+    pub address: String,
+}
+
+/// Where metrics are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// At a TCP address.
+    Tcp(SocketAddr),
+    /// At a socket.
+    Unix(PathBuf),
+}
+
+impl Metrics {
+    /// The address, if there is one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is none of the two.
+    pub fn address(&self) -> Answer<Option<MetricsAddress>> {
+        let text = self.address.strip_prefix("unix://").unwrap_or(&self.address);
+        if text.is_empty() {
+            Ok(None)
+        } else if text.starts_with('/') && text.len() <= ADDRESS_MAX_BYTES {
+            Ok(Some(MetricsAddress::Unix(text.into())))
+        } else if let Ok(address) = text.parse() {
+            Ok(Some(MetricsAddress::Tcp(address)))
+        } else {
+            let what = "is neither an IP address with a port nor the absolute path of a socket";
+            Err(Refusal::invalid(format!("configuration: metrics.address {text:?} {what}")))
+        }
+    }
 }
 
 /// Whose the socket is: its mode is 0660, so its owner and its group may connect.
@@ -192,6 +232,10 @@ pub struct Restart {
 pub struct Events {
     /// How many are kept.
     pub max: u64,
+    /// How many bytes of them, as they are stored.
+    pub max_bytes: u64,
+    /// For how long, in seconds; 0 is for ever.
+    pub max_age_seconds: u64,
 }
 
 /// When garbage is collected. The keys are those of containerd's scheduler.
@@ -239,6 +283,7 @@ impl Default for Config {
             restart: Restart::default(),
             events: Events::default(),
             gc: Gc::default(),
+            metrics: Metrics::default(),
             limits: Limits::default(),
             served_snapshotters: BTreeMap::new(),
             proxy_plugins: BTreeMap::new(),
@@ -276,7 +321,8 @@ impl Default for Restart {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { max: SystemConfig::EVENTS_MAX }
+        let Retention { events_max, bytes_max, age_max } = SystemConfig::RETENTION;
+        Self { max: events_max, max_bytes: bytes_max, max_age_seconds: age_max.map_or(0, |age| age.as_secs()) }
     }
 }
 
@@ -387,8 +433,9 @@ impl Config {
         if self.restart.backoff_first_ms == 0 || self.restart.backoff_max_ms < self.restart.backoff_first_ms {
             return bad("restart.backoff_first_ms must be above 0 and not above restart.backoff_max_ms".to_owned());
         }
-        if self.events.max == 0 {
-            return bad("events.max must be above 0".to_owned());
+        self.metrics.address()?;
+        if self.events.max == 0 || self.events.max_bytes == 0 {
+            return bad("events.max and events.max_bytes must be above 0".to_owned());
         }
         if !(0.0..=0.5).contains(&self.gc.pause_threshold) {
             return bad("gc.pause_threshold must be from 0 to 0.5".to_owned());
@@ -432,7 +479,9 @@ impl Config {
         system.revision = option_env!("WHARF_REVISION").unwrap_or_default();
         system.address = self.address.clone();
         system.snapshotter = self.snapshotter.to_string();
-        system.events_max = self.events.max;
+        let Events { max, max_bytes, max_age_seconds } = self.events;
+        let age_max = (max_age_seconds > 0).then(|| Duration::from_secs(max_age_seconds));
+        system.retention = Retention { events_max: max, bytes_max: max_bytes, age_max };
         system.gc = GcConfig {
             pause_threshold: self.gc.pause_threshold,
             deletion_threshold: self.gc.deletion_threshold,
@@ -494,7 +543,7 @@ mod tests {
         assert_eq!((config.root.as_path(), config.state.as_path()), (Path::new("/r"), Path::new("/run/wharf")));
         assert_eq!((config.log.level, config.log.format), (LogLevel::Error, LogFormat::Json));
         assert_eq!((config.socket_gid().unwrap(), config.snapshotter.as_str()), (0, "native"));
-        assert_eq!((config.registry.max_concurrent_downloads, config.system().events_max), (7, 200_000));
+        assert_eq!((config.registry.max_concurrent_downloads, config.system().retention.events_max), (7, 200_000));
     }
 
     #[test]
@@ -536,6 +585,7 @@ mod tests {
                 "[served_snapshotters]\ns = \"native\"\n[proxy_plugins.s]\ntype = \"snapshot\"\naddress = \"/s\"",
                 "proxy_plugins.s",
             ),
+            ("[metrics]\naddress = \"localhost\"", "metrics.address"),
         ] {
             let refusal = Config::parse(text).unwrap().check().unwrap_err();
             assert!(refusal.detail.contains(word), "{refusal}");

@@ -5,6 +5,7 @@ use crate::{
     frontends::{
         grpc,
         listener::{self, FrontEnds, Limits, SocketFile},
+        metrics,
         native::{Service, table},
         peer::Allowed,
     },
@@ -21,6 +22,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use wharf_actors::{
     Wharf,
+    config::SystemConfig,
     root::{self, RunError},
     tasks,
 };
@@ -35,7 +37,7 @@ const FOLDER_MODE: u32 = 0o711;
 /// Why it could not start, or could not go on.
 pub fn run(config: &Config) -> Answer<()> {
     let started = Instant::now();
-    logging::start(&config.log)?;
+    let log_control = logging::start(&config.log)?;
     let allowed = Allowed { uid: config.socket.uid, gid: config.socket_gid()? };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -62,7 +64,8 @@ pub fn run(config: &Config) -> Answer<()> {
             }
         }
     };
-    let ran = root::run(config.system(), serving, shutdown);
+    let system = SystemConfig { log_control: Some(log_control), ..config.system() };
+    let ran = root::run(system, serving, shutdown);
     if let Some(refusal) = failure.get() {
         return Err(refusal.clone());
     }
@@ -84,12 +87,16 @@ async fn serve(
     let (listener, file) = listener::bind(&config.address, allowed)?;
     // Shims of an earlier run have kept what they could not tell.
     tasks::serve_shims(wharf.clone(), stopping.clone()).await?;
+    if let Some(address) = config.metrics.address()? {
+        metrics::start(&address, allowed, wharf.clone(), stopping.clone()).await?;
+    }
     let grpc = Some(grpc::Api { wharf: wharf.clone(), stopping: stopping.clone() });
     let native = Service { table: table::TABLE, doer: wharf, calls_max: config.limits.calls_per_connection_max };
     let limits = Limits { allowed, connections_max: config.limits.connections_max };
     notify::tell("READY=1");
     tracing::info!(elapsed_ms = started.elapsed().as_millis(), "ready");
     tokio::spawn(withdraw(file, stopping.clone()));
+    tokio::spawn(process::give_memory_back(stopping.clone()));
     listener::serve(listener, limits, Arc::new(FrontEnds { native, grpc }), stopping).await;
     Ok(())
 }

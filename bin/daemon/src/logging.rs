@@ -1,30 +1,54 @@
 //! The log, on standard error.
 
 use crate::config::{Log, LogFormat, LogLevel};
-use std::io::IsTerminal;
-use tracing_subscriber::{EnvFilter, fmt};
+use clap::ValueEnum;
+use std::{io::IsTerminal, sync::Arc};
+use tracing_subscriber::{EnvFilter, fmt, reload};
+use wharf_actors::config::LogControl;
 use wharf_messages::{Answer, Refusal};
 
 /// The variable that says in detail what is logged, over the configured level.
 const VARIABLE: &str = "RUST_LOG";
 
-/// Starts logging.
+/// Starts logging; answers how to change what is logged.
 ///
 /// # Errors
 /// `InvalidArgument` if `RUST_LOG` cannot be read.
-pub fn start(log: &Log) -> Answer<()> {
-    let builder = fmt::Subscriber::builder()
-        .with_env_filter(filter(log.level, std::env::var(VARIABLE).ok().as_deref())?)
-        .with_writer(std::io::stderr)
-        // It would be told on standard error too, by a panic of whoever logs, when that is a file on a full disk.
-        .log_internal_errors(false);
-    let started = match log.format {
-        LogFormat::Text => {
-            tracing::subscriber::set_global_default(builder.with_ansi(std::io::stderr().is_terminal()).finish())
-        }
-        LogFormat::Json => tracing::subscriber::set_global_default(builder.json().finish()),
-    };
-    started.map_err(|error| Refusal::internal(format!("start the log: {error}")))
+pub fn start(log: &Log) -> Answer<LogControl> {
+    let filter = filter(log.level, std::env::var(VARIABLE).ok().as_deref())?;
+    let failed = |error| Refusal::internal(format!("start the log: {error}"));
+    macro_rules! start {
+        ($form:expr) => {{
+            // What goes wrong with it would be told on standard error too, by a panic of whoever logs, when that is a
+            // file on a full disk.
+            let form = $form.with_writer(std::io::stderr).log_internal_errors(false);
+            let builder = form.with_env_filter(filter).with_filter_reloading();
+            let handle = builder.reload_handle();
+            tracing::subscriber::set_global_default(builder.finish()).map_err(failed)?;
+            LogControl(Arc::new(move |level| change(&handle, level)))
+        }};
+    }
+    let form = fmt::Subscriber::builder();
+    Ok(match log.format {
+        LogFormat::Text => start!(form.with_ansi(std::io::stderr().is_terminal())),
+        LogFormat::Json => start!(form.json()),
+    })
+}
+
+/// Changes what is logged, unless no level is given.
+fn change<S>(handle: &reload::Handle<EnvFilter, S>, level: &str) -> Answer<String> {
+    let gone = |error: reload::Error| Refusal::internal(format!("the log: {error}"));
+    if !level.is_empty() {
+        let filter = match LogLevel::from_str(level, true) {
+            Ok(level) => filter(level, None)?,
+            Err(_) => {
+                EnvFilter::try_new(level).map_err(|error| Refusal::invalid(format!("log level {level:?}: {error}")))?
+            }
+        };
+        handle.reload(filter).map_err(gone)?;
+        tracing::info!(level, "what is logged was changed");
+    }
+    handle.with_current(ToString::to_string).map_err(gone)
 }
 
 fn filter(level: LogLevel, detail: Option<&str>) -> Answer<EnvFilter> {

@@ -155,7 +155,7 @@ impl Fields for EventRecord {
             ("namespace", _) => text(self.namespace.as_ref()?.as_str()),
             ("topic", _) => text(self.event.topic()),
             ("event", rest) => self.event.field(rest),
-            _ => None,
+            (noun, _) => self.event.object(noun),
         }
     }
 }
@@ -266,6 +266,47 @@ impl Fields for Event {
             },
             // Its payload is nobody's business here.
             Self::Published { .. } => None,
+        }
+    }
+}
+
+/// What the event is about, by noun: one word for an object wherever containerd's payloads have it.
+impl Event {
+    fn object(&self, noun: &str) -> Found<'_> {
+        match noun {
+            "container" => self.container_id().map(|id| Cow::Borrowed(id.as_str())),
+            "exec" => match self {
+                Self::TaskExecAdded { exec_id, .. } | Self::TaskExecStarted { exec_id, .. } => text(exec_id.as_str()),
+                Self::TaskExited { exec_id, .. } | Self::TaskDeleted { exec_id, .. } => {
+                    text(exec_id.as_ref()?.as_str())
+                }
+                _ => None,
+            },
+            "image" => match self {
+                Self::ImageCreated { name, .. }
+                | Self::ImageUpdated { name, .. }
+                | Self::ImageDeleted { name }
+                | Self::ImagePulled { name, .. } => text(name.as_str()),
+                Self::ContainerCreated { image, .. } | Self::ContainerUpdated { image, .. } => text(image),
+                _ => None,
+            },
+            "snapshot" => match self {
+                Self::SnapshotPrepared { key, .. } | Self::SnapshotRemoved { key, .. } => text(key.as_str()),
+                // Under its new name from now on.
+                Self::SnapshotCommitted { name, .. } => text(name.as_str()),
+                Self::ContainerUpdated { snapshot_key, .. } => text(snapshot_key.as_ref()?.as_str()),
+                _ => None,
+            },
+            "content" => match self {
+                Self::ContentCreated { digest, .. } | Self::ContentDeleted { digest } => text(digest.as_str()),
+                Self::ImagePulled { target, .. } => text(target.digest.as_str()),
+                _ => None,
+            },
+            "lease" => match self {
+                Self::LeaseCreated { id } | Self::LeaseDeleted { id } => text(id.as_str()),
+                _ => None,
+            },
+            _ => None,
         }
     }
 }

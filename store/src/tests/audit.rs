@@ -30,6 +30,7 @@ pub fn dump(reader: &Reader) -> Vec<String> {
     }
     tables!(
         EVENTS,
+        CURSORS,
         NAMESPACES,
         IMAGES,
         CONTAINERS,

@@ -1,13 +1,17 @@
 //! One transaction's work: commits one after the other, each taken back if it is refused.
 
-use super::tables::{Select, Tables, Undo};
+use super::{
+    retention::{LogSize, weight},
+    tables::{Select, Tables, Undo},
+};
 use crate::{
     change::{Change, Commit, Committed, Outcome},
     gc::Barrier,
     record::{self, Record},
-    schema::{Bytes, Key2},
+    schema::{self, Bytes, Key2},
 };
 use redb::{Key, ReadableTable, StorageError, Value};
+use std::sync::Arc;
 use wharf_messages::{
     Answer, Namespace, Refusal, Timestamp,
     event::{Event, EventRecord, Seq},
@@ -44,10 +48,18 @@ pub(super) type Done<T = Outcome> = Result<T, Fault>;
 pub(super) struct Batch<'t, 'w> {
     pub tables: Tables<'t>,
     undo: Undo<'t>,
-    /// The log's end, with what this transaction has written.
-    last: Seq,
+    /// The log, with what this transaction has written.
+    pub log: LogSize,
+    log_bytes_before: u64,
     wrote: bool,
     pub barrier: &'w mut Barrier,
+}
+
+/// When the log's first event was written. The log cannot be cut by an age that cannot be read.
+pub(crate) fn oldest_at(events: &impl ReadableTable<u64, Bytes>) -> Result<Timestamp, StorageError> {
+    let first = events.first()?;
+    let record = first.and_then(|(_, value)| record::decode::<EventRecord>(value.value()).ok());
+    Ok(record.map(|record| record.at).unwrap_or_default())
 }
 
 /// A commit at work.
@@ -62,17 +74,17 @@ pub(super) struct Scope<'b, 't, 'w> {
 }
 
 impl<'t, 'w> Batch<'t, 'w> {
-    pub fn new(tables: Tables<'t>, last: Seq, barrier: &'w mut Barrier) -> Self {
-        Self { tables, undo: Undo::default(), last, wrote: false, barrier }
+    pub fn new(tables: Tables<'t>, log: LogSize, barrier: &'w mut Barrier) -> Self {
+        Self { tables, undo: Undo::default(), log, log_bytes_before: log.bytes, wrote: false, barrier }
     }
 
-    pub fn last_seq(&self) -> Seq {
-        self.last
-    }
-
-    /// Whether there is anything to make durable.
-    pub fn wrote(&self) -> bool {
-        self.wrote
+    /// Ends the work; answers the log as it is now, and whether there is anything to make durable.
+    pub fn finish(mut self) -> Result<(LogSize, bool), redb::Error> {
+        if self.log.bytes != self.log_bytes_before {
+            let bytes = self.log.bytes.to_le_bytes();
+            self.tables.meta.insert(schema::META_LOG_BYTES, bytes.as_slice())?;
+        }
+        Ok((self.log, self.wrote))
     }
 
     /// Says that something was written past the undo.
@@ -85,11 +97,11 @@ impl<'t, 'w> Batch<'t, 'w> {
     }
 
     fn one(&mut self, commit: &Commit, now: Timestamp) -> Result<Answer<Committed>, redb::Error> {
-        let (mark, last) = (self.undo.mark(), self.last);
+        let mark = self.undo.mark();
         let done = Scope::new(self, commit, now).run();
         let fault = match done {
             Ok(committed) => {
-                self.wrote |= self.undo.mark() > mark;
+                self.wrote |= self.undo.mark() > mark || !committed.events.is_empty();
                 return Ok(Ok(committed));
             }
             Err(fault) => fault,
@@ -100,7 +112,6 @@ impl<'t, 'w> Batch<'t, 'w> {
             Fault::Exists(refusal, resource) => (refusal, Some(resource)),
         };
         self.undo.back_to(mark, &mut self.tables)?;
-        self.last = last;
         if let Some(resource) = exists
             && commit.lease.is_some()
         {
@@ -116,14 +127,20 @@ impl<'t, 'w> Batch<'t, 'w> {
 
     /// Forgets the log before a place, but never its last event: the next one's number comes from it.
     pub fn trim(&mut self, before: Seq) -> Result<u64, redb::Error> {
-        let end = before.min(self.last).0;
-        let mut gone = 0;
+        let end = before.min(self.log.last).0;
+        let (mut gone, mut bytes) = (0, 0);
         // No undo: nothing can refuse it.
-        self.tables.events.retain_in(..end, |_, _| {
+        self.tables.events.retain_in(..end, |_, value| {
             gone += 1;
+            bytes += weight(value);
             false
         })?;
         self.wrote |= gone > 0;
+        self.log.bytes = self.log.bytes.saturating_sub(bytes);
+        if gone > 0 {
+            self.log.first = Seq(end);
+            self.log.oldest_at = oldest_at(&self.tables.events)?;
+        }
         Ok(gone)
     }
 }
@@ -138,17 +155,33 @@ impl<'b, 't, 'w> Scope<'b, 't, 'w> {
         for change in &self.commit.changes {
             outcomes.push(self.apply(change)?);
         }
+        let events = self.append()?;
+        Ok(Committed { last_seq: self.batch.log.last, outcomes, events })
+    }
+
+    /// Appends the events to the log. All are encoded before the first is written: what can be refused comes before what
+    /// would have to be taken back.
+    fn append(&mut self) -> Done<Vec<Arc<EventRecord>>> {
         let given = self.commit.events.iter().map(|event| (self.commit.namespace.clone(), event.clone()));
-        let mut records = Vec::with_capacity(self.events.len() + self.commit.events.len());
-        for (namespace, event) in std::mem::take(&mut self.events).into_iter().chain(given) {
-            let seq = Seq(self.batch.last.0 + 1);
-            let record = EventRecord { seq, at: self.now, namespace, event, late: self.commit.late };
-            let bytes = record::encode(&record)?;
-            self.put(|t| &mut t.events, seq.0, bytes.as_slice())?;
-            self.batch.last = seq;
-            records.push(record);
+        let told = std::mem::take(&mut self.events).into_iter().chain(given);
+        let Seq(last) = self.batch.log.last;
+        let mut events = Vec::with_capacity(told.size_hint().0);
+        let mut encoded = Vec::with_capacity(told.size_hint().0);
+        for ((namespace, event), seq) in told.zip(last + 1..) {
+            let record = EventRecord { seq: Seq(seq), at: self.now, namespace, event, late: self.commit.late };
+            encoded.push(record::encode(&record)?);
+            events.push(Arc::new(record));
         }
-        Ok(Committed { last_seq: self.batch.last, outcomes, events: records })
+        let log = &mut self.batch.log;
+        if log.events() == 0 && !events.is_empty() {
+            (log.first, log.oldest_at) = (Seq(last + 1), self.now);
+        }
+        for (record, bytes) in events.iter().zip(&encoded) {
+            self.batch.tables.events.insert(record.seq.0, bytes.as_slice())?;
+            log.last = record.seq;
+            log.bytes += weight(bytes);
+        }
+        Ok(events)
     }
 
     fn apply(&mut self, change: &Change) -> Done {
@@ -158,6 +191,9 @@ impl<'b, 't, 'w> Scope<'b, 't, 'w> {
             Change::DeleteNamespace(name) => return self.delete_namespace(name),
             Change::BeginCollection => return Ok(Outcome::CollectionBegun(self.batch.barrier.begin())),
             Change::Sweep(garbage) => return self.sweep(garbage),
+            Change::CreateCursor(cursor) => return self.create_cursor(cursor),
+            Change::MoveCursor { name, acked } => return self.move_cursor(name, *acked),
+            Change::DeleteCursor(name) => return self.delete_cursor(name),
             _ => {}
         }
         let namespace = self.commit.namespace.as_ref();
@@ -167,6 +203,9 @@ impl<'b, 't, 'w> Scope<'b, 't, 'w> {
             | Change::UpdateNamespace(_)
             | Change::DeleteNamespace(_)
             | Change::BeginCollection
+            | Change::CreateCursor(_)
+            | Change::MoveCursor { .. }
+            | Change::DeleteCursor(_)
             | Change::Sweep(_) => Ok(Outcome::Done),
             Change::CreateImage(call) => self.create_image(ns, call),
             Change::UpdateImage(call) => self.update_image(ns, call),

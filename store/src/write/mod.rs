@@ -10,17 +10,23 @@
 mod batch;
 mod container;
 mod content;
+mod cursor;
 mod image;
 mod lease;
 mod namespace;
 mod reindex;
 mod restart;
+mod retention;
 mod snapshot;
 mod sweep;
 mod tables;
 mod task;
 
+pub(crate) use batch::oldest_at;
+pub(crate) use retention::weight;
 pub(crate) use tables::Tables;
+
+pub use retention::{LogSize, Retention};
 
 use crate::{
     Store,
@@ -41,8 +47,8 @@ pub const BATCH_MAX_COMMITS: usize = 1024;
 #[derive(Debug)]
 pub struct Writer {
     store: Store,
-    /// The log's end as committed.
-    last: Seq,
+    /// The log as committed.
+    log: LogSize,
     /// Set by an error of the disk: nothing can be written until [`Writer::reopen`].
     broken: Option<Refusal>,
     /// What was written since a garbage collection began.
@@ -50,8 +56,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(store: Store, last: Seq) -> Self {
-        Self { store, last, broken: None, barrier: Barrier::default() }
+    pub(crate) fn new(store: Store, log: LogSize) -> Self {
+        Self { store, log, broken: None, barrier: Barrier::default() }
     }
 
     /// Does a batch, and answers each commit once all are durable.
@@ -110,6 +116,19 @@ impl Writer {
         self.transact(|batch| batch.reindex())
     }
 
+    /// Cuts off what retention does not keep, if that is worth a transaction; answers how many events went. A large cut is
+    /// made in pieces, one a call.
+    ///
+    /// # Errors
+    /// An operating error of the disk.
+    pub fn cut(&mut self, retention: &Retention, now: Timestamp) -> Answer<u64> {
+        if !retention.is_due(&self.log, now) {
+            return Ok(0);
+        }
+        self.usable()?;
+        self.transact(|batch| batch.cut(retention, now))
+    }
+
     /// Whether an error of the disk makes [`Writer::reopen`] necessary, and which.
     #[must_use]
     pub fn broken(&self) -> Option<&Refusal> {
@@ -124,7 +143,7 @@ impl Writer {
         self.store.spare(true);
         self.store.reopen()?;
         // What was in doubt is decided now.
-        self.last = self.store.read()?.last_seq()?;
+        self.log = self.store.read()?.log_size()?;
         self.broken = None;
         Ok(())
     }
@@ -132,7 +151,13 @@ impl Writer {
     /// The log's end.
     #[must_use]
     pub fn last_seq(&self) -> Seq {
-        self.last
+        self.log.last
+    }
+
+    /// The log as it lies.
+    #[must_use]
+    pub fn log_size(&self) -> LogSize {
+        self.log
     }
 
     fn usable(&self) -> Answer<()> {
@@ -143,23 +168,22 @@ impl Writer {
     }
 
     fn transact<T>(&mut self, work: impl FnOnce(&mut Batch<'_, '_>) -> Result<T, redb::Error>) -> Answer<T> {
-        let (last, store, barrier) = (self.last, &self.store, &mut self.barrier);
+        let (log, store, barrier) = (self.log, &self.store, &mut self.barrier);
         let done = (|| {
             let transaction = store.begin_write()?;
-            let mut batch = Batch::new(Tables::open(&transaction)?, last, barrier);
+            let mut batch = Batch::new(Tables::open(&transaction)?, log, barrier);
             let done = work(&mut batch)?;
-            let (end, wrote) = (batch.last_seq(), batch.wrote());
-            drop(batch);
+            let (log, wrote) = batch.finish()?;
             if wrote {
                 transaction.commit()?;
             } else {
                 transaction.abort()?;
             }
-            Ok::<_, redb::Error>((done, end))
+            Ok::<_, redb::Error>((done, log))
         })();
         match done {
-            Ok((done, end)) => {
-                self.last = end;
+            Ok((done, log)) => {
+                self.log = log;
                 Ok(done)
             }
             Err(error) => {

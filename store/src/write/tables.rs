@@ -11,14 +11,8 @@ macro_rules! tables {
         }
 
         impl<'t> Tables<'t> {
-            /// Copies all rows, those of `meta` too, into a database that has none.
+            /// Copies all rows into a database that has none.
             pub fn copy(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), redb::Error> {
-                let rows = from.open_table(schema::META)?;
-                let mut copies = to.open_table(schema::META)?;
-                for row in rows.iter()? {
-                    let (key, value) = row?;
-                    copies.insert(key.value(), value.value())?;
-                }
                 $({
                     let rows = from.open_table(schema::$definition)?;
                     let mut copies = to.open_table(schema::$definition)?;
@@ -30,7 +24,7 @@ macro_rules! tables {
                 Ok(())
             }
 
-            /// How many there are; `meta` is not among them.
+            /// How many there are.
             pub const COUNT: usize = [$(stringify!($name)),*].len();
 
             /// Opens all, making those that are not there.
@@ -42,7 +36,9 @@ macro_rules! tables {
 }
 
 tables! {
+    meta: &'static str => Bytes = META;
     events: u64 => Bytes = EVENTS;
+    cursors: &'static str => Bytes = CURSORS;
     namespaces: &'static str => Bytes = NAMESPACES;
     images: Key2 => Bytes = IMAGES;
     containers: Key2 => Bytes = CONTAINERS;

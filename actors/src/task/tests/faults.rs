@@ -8,7 +8,7 @@ use wharf_messages::{
     event::Seq,
     task::{EXIT_KILLED, EXIT_UNKNOWN, TaskStatus},
 };
-use wharf_store::Committed;
+use wharf_store::{Committed, LogSize, Retention};
 
 #[test]
 fn a_broken_connection_is_made_again() {
@@ -166,8 +166,8 @@ impl Log for Full {
         }
     }
 
-    fn trim(&mut self, before: Seq) -> Answer<u64> {
-        Log::trim(&mut self.writer, before)
+    fn cut(&mut self, retention: &Retention, now: Timestamp) -> Answer<u64> {
+        Log::cut(&mut self.writer, retention, now)
     }
 
     fn is_broken(&self) -> bool {
@@ -180,6 +180,10 @@ impl Log for Full {
 
     fn last_seq(&self) -> Seq {
         Log::last_seq(&self.writer)
+    }
+
+    fn log_size(&self) -> LogSize {
+        Log::log_size(&self.writer)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod containers;
 pub mod content;
 pub mod create;
+pub mod debug;
 pub mod doctor;
 pub mod events;
 pub mod exec;
@@ -45,6 +46,7 @@ pub async fn run(command: Command, context: &Context) -> Outcome {
         Command::Snapshots(snapshots) => snapshots.run(context).await,
         Command::Tasks(tasks) => tasks.run(context).await,
         Command::Oci(oci) => oci.run(),
+        Command::Debug(debug) => debug.run(context).await,
         Command::Supervision(supervision) => supervision.run(context).await,
         Command::Doctor(doctor) => doctor.run(context).await,
         Command::Backup(backup) => backup.run(context).await,

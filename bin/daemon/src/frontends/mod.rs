@@ -2,5 +2,6 @@
 
 pub mod grpc;
 pub mod listener;
+pub mod metrics;
 pub mod native;
 pub mod peer;

@@ -3,6 +3,7 @@
 use super::{super::native::panicked, status::status};
 use futures_util::{FutureExt, Stream, future::BoxFuture, stream};
 use std::{
+    collections::VecDeque,
     future::Future,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
@@ -81,12 +82,17 @@ impl Api {
     }
 
     /// Does a call with items, and streams them. The call's own reply is not told.
-    pub fn items<C: Serve, Q, R>(
+    pub fn items<C, Q, R, M>(
         &self,
         request: Request<Q>,
         decode: impl FnOnce(Q) -> Answer<C>,
-        mut encode: impl FnMut(C::Item) -> Option<R> + Send + 'static,
-    ) -> Reply<Streamed<R>> {
+        mut encode: impl FnMut(C::Item) -> M + Send + 'static,
+    ) -> Reply<Streamed<R>>
+    where
+        C: Serve,
+        R: Send + 'static,
+        M: IntoIterator<Item = R>,
+    {
         let meta = context(request.metadata(), request.extensions()).map_err(|refusal| status(&refusal))?;
         let call = decode(request.into_inner()).map_err(|refusal| status(&refusal))?;
         let (items, mut streamed) = mpsc::channel(ITEMS);
@@ -94,13 +100,17 @@ impl Api {
         let api = self.clone();
         let serving: BoxFuture<'static, Answer<C::Reply>> = Box::pin(async move { api.perform(meta, call, io).await });
         let mut running: Option<(_, DropGuard)> = Some((serving, guard));
+        let mut messages = VecDeque::new();
         Ok(Response::new(Box::pin(stream::poll_fn(move |cx| {
             loop {
+                if let Some(message) = messages.pop_front() {
+                    return Poll::Ready(Some(Ok(message)));
+                }
                 match streamed.poll_recv(cx) {
-                    Poll::Ready(Some(item)) => match encode(item) {
-                        Some(message) => return Poll::Ready(Some(Ok(message))),
-                        None => continue,
-                    },
+                    Poll::Ready(Some(item)) => {
+                        messages.extend(encode(item));
+                        continue;
+                    }
                     Poll::Ready(None) if running.is_none() => return Poll::Ready(None),
                     Poll::Ready(None) | Poll::Pending => {}
                 }

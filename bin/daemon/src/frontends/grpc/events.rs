@@ -213,10 +213,15 @@ impl Events for Api {
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Reply<Self::SubscribeStream> {
         self.items(
             request,
-            |wire| Ok(WatchEvents { since: self.since(), until: None, follow: true, filters: wire.filters }),
-            |delivery| match delivery {
-                Delivery::Event(record) => envelope(*record),
-                Delivery::Subscribed(_) | Delivery::Gap(..) => None,
+            |wire| {
+                Ok(WatchEvents { since: self.since(), until: None, follow: true, filters: wire.filters, cursor: None })
+            },
+            |deliveries| {
+                deliveries.into_iter().filter_map(|delivery| match delivery {
+                    Delivery::Event(record) => envelope(*record),
+                    // containerd has no word for these.
+                    Delivery::Subscribed { .. } | Delivery::Gap(..) | Delivery::Behind(_) => None,
+                })
             },
         )
     }

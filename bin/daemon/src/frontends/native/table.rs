@@ -86,7 +86,7 @@ macro_rules! rows {
         /// The table of the native front end: the vocabulary's own, so a call that nobody serves does not compile.
         pub const TABLE: &[Row<Wharf>] = {
             use wharf_messages::{
-                container, content, event, gc, health, image, lease, namespace, restart, snapshot, supervision, system, task,
+                container, content, cursor, event, gc, health, image, lease, namespace, restart, snapshot, supervision, system, task,
             };
             &[$(Row::of::<$request>(),)*]
         };
