@@ -17,7 +17,8 @@ pub const SCENARIOS: &[Scenario] = &[
             sh("ctr tasks start -d a >/dev/null"),
             sh("ctr tasks ls"),
             sh("ctr t list -q"),
-            sh("ctr tasks ps a | wc -l"),
+            // Its shell's sleep comes and goes.
+            sh("ctr tasks ps a | head -n 1"),
             sh("ctr tasks rm a"),
             sh("ctr tasks kill -s USR9 a"),
             sh("sleep 0.3; ctr tasks kill a && becomes a STOPPED"),

@@ -60,7 +60,9 @@ impl ShimEvents {
 
     /// Stops listening; connections end.
     pub async fn close(mut self) {
-        if let Err(error) = self.server.shutdown().await {
+        // In a task of its own: the library panics if this is dropped half-way.
+        let closed = tokio::spawn(async move { self.server.shutdown().await.map_err(|error| error.to_string()) });
+        if let Err(error) = closed.await.unwrap_or_else(|error| Err(error.to_string())) {
             tracing::warn!(%error, "the shims' socket did not close in order");
         }
     }
