@@ -243,7 +243,7 @@ fn objects_choose_and_machines_read() {
 #[test]
 fn what_is_kept_is_configured_and_what_is_gone_is_told() {
     let daemon = Daemon::configured("[events]\nmax = 64\nmax_bytes = 1000000\n");
-    for round in 0..200 {
+    for round in 0..100 {
         let name = format!("n{round}");
         daemon.ok(["namespaces", "create", &name]);
         if round == 2 {
