@@ -134,6 +134,15 @@ impl Tail {
         self.mark.send_if_modified(|mark| std::mem::replace(mark, last) != last);
     }
 
+    /// Drops from the ring what the log no longer has.
+    pub(crate) fn forget(&self, first: Seq) {
+        let mut ring = self.shared.ring();
+        while ring.events.front().is_some_and(|oldest| oldest.seq < first) {
+            let Some(oldest) = ring.events.pop_front() else { break };
+            ring.size_bytes -= weight(&oldest);
+        }
+    }
+
     /// Begins anew at a log's end: what the ring has may not be all there is.
     pub(crate) fn reset(&self, last: Seq) {
         self.shared.ring().clear();

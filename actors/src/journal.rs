@@ -293,7 +293,9 @@ impl<L: Log> Work<L> {
         match self.log.cut(&self.retention, self.clock.now()) {
             Ok(0) => {}
             Ok(events) => {
-                self.figures.is(self.log.log_size());
+                let log = self.log.log_size();
+                self.tail.forget(log.first);
+                self.figures.is(log);
                 tracing::debug!(events, "the log was cut");
             }
             Err(refusal) => tracing::warn!(%refusal, "the log could not be cut"),

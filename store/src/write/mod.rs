@@ -126,6 +126,8 @@ impl Writer {
             return Ok(0);
         }
         self.usable()?;
+        // It gives room back.
+        self.store.spare(true);
         self.transact(|batch| batch.cut(retention, now))
     }
 
