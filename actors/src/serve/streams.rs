@@ -8,7 +8,7 @@ use crate::{
         JoinPull,
         board::{Board, Watcher},
     },
-    runtime::blocking,
+    runtime::{blocking, waiting},
 };
 use bytes::Bytes;
 use std::{
@@ -140,7 +140,7 @@ impl Serve for ReadContent {
 
 impl Serve for BackupMetadata {
     async fn serve(self, wharf: Wharf, _: Meta, io: CallIo<Vec<u8>>) -> Answer<()> {
-        blocking("system.backup", move || {
+        waiting("system.backup", move || {
             let mut file = wharf.store.backup()?;
             loop {
                 let mut chunk = vec![0; READ_CHUNK_MAX_BYTES];

@@ -152,6 +152,8 @@ async fn put_large(daemon: &Daemon) -> String {
         offset,
         r#ref: "large".to_owned(),
         data: data.into(),
+        // What nothing names is collected.
+        labels: crate::client::labels(&["containerd.io/gc.root=x"]),
         ..WriteContentRequest::default()
     };
     let half = LARGE_BYTES / 2;
