@@ -44,6 +44,8 @@ pub struct Daemon {
     process: Option<Guarded>,
     settings: Settings,
     namespace: String,
+    /// The file with the failpoints that it dies of.
+    mortal: Option<PathBuf>,
     dir: TestDir,
 }
 
@@ -73,7 +75,7 @@ impl Daemon {
         let namespace = wait::unique("t");
         // For whoever finds the folder after this process was killed.
         let _ = dir.file("namespace", &namespace);
-        let mut daemon = Self { process: None, settings, namespace, dir };
+        let mut daemon = Self { process: None, settings, namespace, mortal: None, dir };
         daemon.up();
         daemon
     }
@@ -145,6 +147,29 @@ impl Daemon {
         process.signal(signal);
         let status = process.wait_for(wait::PATIENCE);
         shell_code(status.unwrap_or_else(|| panic!("wharfd does not end on {signal}:\n{}", self.log())))
+    }
+
+    /// Starts it again if it has died, as whoever runs a daemon does; answers whether it had.
+    pub fn revive(&mut self) -> bool {
+        let died = !self.is_up();
+        if died {
+            self.process = None;
+            self.spare();
+            self.up();
+        }
+        died
+    }
+
+    /// Empties the file of [`Self::on_revival`] now.
+    pub fn spare(&self) {
+        if let Some(rules) = &self.mortal {
+            fs::write(rules, "").unwrap();
+        }
+    }
+
+    /// From now on, a revival empties this file of failpoints first: it dies of them once.
+    pub fn on_revival(&mut self, rules: &Path) {
+        self.mortal = Some(rules.to_path_buf());
     }
 
     /// Its process id.
