@@ -38,7 +38,7 @@ const FOLDER_MODE: u32 = 0o711;
 pub fn run(config: &Config) -> Answer<()> {
     let started = Instant::now();
     let log_control = logging::start(&config.log)?;
-    let allowed = Allowed { uid: config.socket.uid, gid: config.socket_gid()? };
+    let allowed = Allowed { uid: config.socket.uid, gid: config.socket.gid()? };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
