@@ -45,11 +45,24 @@ pub(crate) fn decode<R: Record>(bytes: &[u8]) -> Answer<R> {
 }
 
 macro_rules! records {
-    ($($of:ty, $kind:literal;)*) => {$(
-        impl Record for $of {
+    ($($of:ty, $kind:literal;)*) => {
+        $(impl Record for $of {
             const KIND: &'static str = $kind;
+        })*
+
+        /// Every kind that is stored.
+        #[cfg(test)]
+        pub(crate) const KINDS: &[&str] = &[$($kind),*];
+
+        /// Reads a record of any kind, for whether it can be read.
+        #[cfg(test)]
+        pub(crate) fn decode_kind(kind: &str, bytes: &[u8]) -> Answer<()> {
+            match kind {
+                $($kind => decode::<$of>(bytes).map(drop),)*
+                other => panic!("no kind {other:?} is stored"),
+            }
         }
-    )*};
+    };
 }
 
 records! {
