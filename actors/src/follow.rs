@@ -37,7 +37,7 @@ where
     W: Watch,
 {
     let handle = ctx.handle().clone();
-    ctx.job(
+    ctx.lasting_job(
         "follow the log",
         |token| async move {
             let JobToken { cancel, .. } = token;

@@ -33,6 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 use wharf_messages::{Answer, Refusal, Timestamp, event::Seq};
 pub(crate) use wharf_store::Writer;
 use wharf_store::{Commit, Committed, LogSize, Retention};
@@ -127,13 +128,18 @@ impl Journal {
     /// # Cancel safety
     /// A commit that is waiting or being written is written when the future is dropped.
     pub async fn commit(&self, commit: Commit) -> Answer<Committed> {
-        let (reply, answer) = oneshot::channel();
-        self.node.enter()?;
-        if self.commits.send(Some(Entry { commit, reply })).await.is_err() {
-            self.node.taken();
-            return Err(self.node.gone());
-        }
-        answer.await.unwrap_or_else(|_| Err(self.node.gone()))
+        let (changes, events) = (commit.changes.len(), commit.events.len());
+        let span = tracing::trace_span!("journal commit", changes, events).or_current();
+        let written = async {
+            let (reply, answer) = oneshot::channel();
+            self.node.enter()?;
+            if self.commits.send(Some(Entry { commit, reply })).await.is_err() {
+                self.node.taken();
+                return Err(self.node.gone());
+            }
+            answer.await.unwrap_or_else(|_| Err(self.node.gone()))
+        };
+        written.instrument(span).await
     }
 
     /// What was committed, as far as garbage collection is concerned.

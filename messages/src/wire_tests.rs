@@ -118,9 +118,17 @@ fn the_longest_names_fit() {
         namespace: Some(crate::Namespace::new("n".repeat(76)).unwrap()),
         lease: Some(crate::LeaseId::new("l".repeat(4096)).unwrap()),
         request_id: u64::MAX,
+        trace: crate::meta::TraceContext::new(Some(&"p".repeat(512)), Some(&"s".repeat(512))),
         peer: None,
     };
     assert!(RequestHead { call: "images.get", meta: meta.clone() }.encode(b"").is_ok());
+    assert_eq!(
+        RequestHead::decode(&RequestHead { call: "images.get", meta: meta.clone() }.encode(b"").unwrap())
+            .unwrap()
+            .0
+            .meta,
+        meta
+    );
     let long = "x".repeat(256);
     assert!(RequestHead { call: &long, meta }.encode(b"").is_err());
 }

@@ -94,7 +94,8 @@ impl Program {
         self
     }
 
-    /// The command as the standard library wants it; its environment has none of the caller's settings for wharf.
+    /// The command as the standard library wants it; its environment has none of the caller's settings for wharf
+    /// and for traces.
     #[must_use]
     pub fn command(&self, args: impl Args) -> Command {
         use std::os::unix::process::CommandExt;
@@ -104,7 +105,8 @@ impl Program {
         }
         command.args(&self.before).args(args.list());
         for (key, _) in std::env::vars_os() {
-            if key.as_encoded_bytes().starts_with(b"WHARF_") || key.as_encoded_bytes().starts_with(b"CONTAINERD_") {
+            let ours = [&b"WHARF_"[..], b"CONTAINERD_", b"OTEL_", b"TRACE"];
+            if ours.iter().any(|prefix| key.as_encoded_bytes().starts_with(prefix)) {
                 command.env_remove(key);
             }
         }

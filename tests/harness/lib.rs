@@ -4,6 +4,7 @@
 //! and panics with the whole story when something is not as it should be: it is test code, and a test wants to know.
 //!
 //! - [`Daemon`] is a `wharfd`; [`Containerd`] is Debian's, for comparisons.
+//! - [`Collector`] takes the daemon's traces.
 //! - [`Registry`] is Debian's `docker-registry`; [`hostile::HostileRegistry`] answers as no registry should.
 //! - [`images`] are made once and kept under `.cache/`.
 //! - [`Docker`] is Debian's dockerd on either; [`go::flow`] is a program on containerd's client library.
@@ -12,6 +13,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod cgroups;
+pub mod collector;
 pub mod command;
 pub mod containerd;
 pub mod daemon;
@@ -28,6 +30,7 @@ pub mod pty;
 pub mod registry;
 pub mod wait;
 
+pub use collector::Collector;
 pub use command::{Args, Output};
 pub use containerd::Containerd;
 pub use daemon::Daemon;

@@ -34,4 +34,5 @@ mod streaming;
 mod suites;
 mod tasks;
 mod terminal;
+mod traces;
 mod unpack;

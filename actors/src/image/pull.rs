@@ -26,6 +26,7 @@ use futures_util::{
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use wharf_messages::{
     Answer, Descriptor, Digest, ImageName, IngestRef, Labels, Meta, Namespace, Refusal, RefusalKind,
     content::{AbortIngest, UpdateContent},
@@ -261,9 +262,18 @@ impl Puller {
         let meta = Meta { lease: None, ..self.claim.meta().clone() };
         let (registry, reference) = (Arc::clone(&self.registry), self.reference.clone());
         let (descriptor, labels) = (descriptor.clone(), self.source_labels());
-        self.deps.flights.board(&descriptor.digest.clone(), |flight| async move {
-            let _place = room.acquire().await.map_err(|_| Refusal::unavailable("the daemon is stopping"))?;
-            download(&deps, &meta, &*registry, &reference, &descriptor, labels, flight).await
+        self.deps.flights.board(&descriptor.digest.clone(), |flight| {
+            // In the trace of who is first aboard.
+            let span = tracing::trace_span!(
+                "blob download",
+                digest = %descriptor.digest,
+                size_bytes = descriptor.size_bytes,
+            );
+            let work = async move {
+                let _place = room.acquire().await.map_err(|_| Refusal::unavailable("the daemon is stopping"))?;
+                download(&deps, &meta, &*registry, &reference, &descriptor, labels, flight).await
+            };
+            work.instrument(span.or_current())
         })
     }
 

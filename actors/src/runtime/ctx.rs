@@ -139,11 +139,41 @@ impl<A: Actor<Context = Self>> Ctx<A> {
     /// Starts a job on the shared runtime and does `end` in the actor when it is over.
     ///
     /// The job belongs to this incarnation: a restart or a stop cancels its token, drops it two seconds later if it has
-    /// not ended, and the end of a job of an earlier incarnation is never delivered. A job that panics ends with a refusal of kind `Internal`. Work that blocks goes
-    /// through [`job::blocking`] or [`super::Pool::run`] inside the job.
+    /// not ended, and the end of a job of an earlier incarnation is never delivered. A job that panics ends with a refusal
+    /// of kind `Internal`. Work that blocks goes through [`job::blocking`] or [`super::Pool::run`] inside the job.
     pub fn job<F, T>(
         &mut self,
         name: &'static str,
+        work: impl FnOnce(JobToken) -> F,
+        end: impl FnOnce(&mut A, Answer<T>, &mut Self) + 'static,
+    ) -> JobToken
+    where
+        F: Future<Output = Answer<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let span = tracing::trace_span!("job", otel.name = name, actor = self.path()).or_current();
+        let request = Span::current();
+        self.start_job(name, span, work, move |actor, result, ctx| request.in_scope(|| end(actor, result, ctx)))
+    }
+
+    /// As [`Ctx::job`], for what outlives the request in hand and so is none of its span.
+    pub fn lasting_job<F, T>(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce(JobToken) -> F,
+        end: impl FnOnce(&mut A, Answer<T>, &mut Self) + 'static,
+    ) -> JobToken
+    where
+        F: Future<Output = Answer<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.start_job(name, Span::none(), work, end)
+    }
+
+    fn start_job<F, T>(
+        &mut self,
+        name: &'static str,
+        span: Span,
         work: impl FnOnce(JobToken) -> F,
         end: impl FnOnce(&mut A, Answer<T>, &mut Self) + 'static,
     ) -> JobToken
@@ -157,10 +187,10 @@ impl<A: Actor<Context = Self>> Ctx<A> {
             // The actor still answers what waited when its stop began, but begins nothing long any more.
             token.cancel.cancel();
         }
-        let over = job::start(name, work(token.clone()), token.cancel.clone());
+        let over = job::start(name, work(token.clone()).instrument(span), token.cancel.clone());
         self.handle.0.node.set_idle(false);
         self.jobs += 1;
-        self.concurrent(over, move |actor, result, ctx| {
+        self.background(over, move |actor, result, ctx| {
             ctx.jobs -= 1;
             end(actor, result, ctx);
         });

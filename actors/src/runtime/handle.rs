@@ -5,6 +5,7 @@ use actix::dev::channel::AddressSender;
 use actix::{Actor, Handler, Message};
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
+use tracing::Instrument;
 use wharf_messages::{Answer, Call, CallKind, Meta, Refusal, RefusalKind};
 
 /// What can be asked of an actor: every [`Call`], and what actors ask each other.
@@ -121,13 +122,15 @@ impl<A: Actor<Context = Ctx<A>>> Handle<A> {
         A: Handler<Ask<R>>,
         R: Request,
     {
+        let span = tracing::trace_span!("ask", otel.name = R::NAME, actor = self.path()).or_current();
         let (ask, answer) = Ask::new(meta, call);
-        let posted = self.post(ask);
+        let posted = span.in_scope(|| self.post(ask));
         let this = self.clone();
-        async move {
+        let answered = async move {
             posted.map_err(|(refusal, _)| refusal)?;
             answer.await.unwrap_or_else(|_| Err(this.0.node.gone()))
-        }
+        };
+        answered.instrument(span)
     }
 
     /// Asks, and waits for the answer at most this long.

@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::Span;
 use wharf_messages::{Answer, Refusal};
 
 /// What a job belongs to, and how it hears that it is no longer wanted.
@@ -38,7 +38,7 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
 /// within every stop budget, so that one job that does not listen does not cost its actor a graceful stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Starts a job on the shared runtime; the future answered is its end.
+/// Starts a job on the shared runtime, in no span but its own; the future answered is its end.
 pub(crate) fn start<T: Send + 'static>(
     name: &'static str,
     work: impl Future<Output = Answer<T>> + Send + 'static,
@@ -59,10 +59,15 @@ pub(crate) fn start<T: Send + 'static>(
             () = overdue => Err(Refusal::canceled(format!("{name} was dropped, it did not end when it was told to"))),
         }
     };
-    let job = tokio::spawn(work.in_current_span());
+    let job = tokio::spawn(work);
     async move {
         job.await.unwrap_or_else(|_| Err(Refusal::unavailable(format!("{name} was cut short, the daemon is stopping"))))
     }
+}
+
+/// The span of work on a thread, for traces alone: it begins when the thread does, so what comes before is waiting.
+fn step(name: &'static str) -> Span {
+    tracing::trace_span!("blocking", otel.name = name)
 }
 
 /// Does short blocking work (a read of the store, a few system calls) on the runtime's blocking threads.
@@ -76,8 +81,8 @@ pub async fn blocking<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> Answer<T> + Send + 'static,
 ) -> Answer<T> {
-    let span = tracing::Span::current();
-    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
+    let request = Span::current();
+    match tokio::task::spawn_blocking(move || request.in_scope(|| step(name).in_scope(work))).await {
         Ok(answer) => answer,
         Err(error) => Err(match error.try_into_panic() {
             Ok(panic) => Refusal::internal(format!("{name} failed: {}", panic_message(&*panic))),
@@ -106,11 +111,11 @@ pub async fn waiting<T: Send + 'static>(
     let place = WAITING.try_acquire().map_err(|_| {
         Refusal::unavailable(format!("{name}: {WAITING_MAX} transfers wait for their other ends already"))
     })?;
-    let (span, runtime) = (tracing::Span::current(), tokio::runtime::Handle::current());
+    let (request, runtime) = (Span::current(), tokio::runtime::Handle::current());
     let (tell, told) = oneshot::channel();
     let thread = std::thread::Builder::new().name("transfer".to_owned()).spawn(move || {
         let entered = runtime.enter();
-        let end = std::panic::catch_unwind(AssertUnwindSafe(|| span.in_scope(work)));
+        let end = std::panic::catch_unwind(AssertUnwindSafe(|| request.in_scope(|| step(name).in_scope(work))));
         let end =
             end.unwrap_or_else(|panic| Err(Refusal::internal(format!("{name} failed: {}", panic_message(&*panic)))));
         drop((place, entered));
@@ -187,12 +192,12 @@ impl Pool {
         let stopping = || Refusal::unavailable(format!("{name} was not begun, the daemon is stopping"));
         let place = Arc::clone(&self.room).acquire_owned().await.map_err(|_| stopping())?;
         let (done, end) = oneshot::channel();
-        let span = tracing::Span::current();
+        let request = Span::current();
         let work = Box::new(move || {
             if done.is_closed() {
                 return;
             }
-            let end = std::panic::catch_unwind(AssertUnwindSafe(|| span.in_scope(work)));
+            let end = std::panic::catch_unwind(AssertUnwindSafe(|| request.in_scope(|| step(name).in_scope(work))));
             drop(place);
             // Whoever brought the work may have gone away while it was done.
             let _ = done.send(end);

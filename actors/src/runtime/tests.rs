@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Notify, mpsc};
+use tracing_subscriber::{Registry, registry::LookupSpan};
 use wharf_messages::{Answer, ContainerId, Meta, Namespace, Refusal, RefusalKind};
 
 /// Declares requests with their fields.
@@ -184,7 +185,12 @@ impl Handler<Ask<Deaf>> for Counter {
 
 /// The span that the caller is in.
 fn here() -> Option<u64> {
-    tracing::Span::current().id().map(|id| id.into_u64())
+    tracing::dispatcher::get_default(|dispatch| {
+        let registry: &Registry = dispatch.downcast_ref()?;
+        // The outermost: what is made for traces on the way is within.
+        let outermost = registry.span(dispatch.current_span().id()?)?.scope().from_root().next()?;
+        Some(outermost.id().into_u64())
+    })
 }
 
 impl Handler<Ask<WhereAmI>> for Counter {

@@ -9,6 +9,7 @@ use crate::{
     runtime::{Ask, Ctx, Handler, ReplyTo, blocking},
 };
 use std::{path::PathBuf, sync::Arc};
+use tracing::Instrument;
 use wharf_messages::{
     Answer, Mount, Refusal, SnapshotKey, SnapshotterName,
     event::Event,
@@ -59,7 +60,8 @@ async fn make(
         Some(_) => format!("{bundle}/{CHECKPOINT_FOLDER}"),
         None => restore_path(options.as_ref())?,
     };
-    let (address, shim) = deps.shims.launch(launch).await?;
+    let span = tracing::trace_span!("shim launch").or_current();
+    let (address, shim) = deps.shims.launch(launch).instrument(span).await?;
     let create = CreateProcess { bundle, rootfs: rootfs.clone(), stdio, checkpoint: checkpoint.clone(), options };
     match shim.create(create).await {
         Ok(pid) => Ok(Made { address, shim, rootfs, checkpoint, pid }),

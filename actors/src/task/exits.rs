@@ -43,7 +43,7 @@ impl TaskActor {
             Ok(recorded.await?.map_or(Exit { code, exited_at, oom: false }, Exit::from))
         };
         let life = self.life;
-        ctx.job(
+        ctx.lasting_job(
             "watch process",
             // It has nothing to put in order: told to go, it goes.
             |token| async move {

@@ -39,6 +39,7 @@ use std::{
     sync::Arc,
 };
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 use wharf_messages::{
     Answer, ContainerId, Namespace, Refusal,
     event::Event,
@@ -169,11 +170,12 @@ impl TaskActor {
         then: impl FnOnce(&mut Self, Answer<T>, &mut Ctx<Self>) + 'static,
     ) {
         let at_work = self.at_work.clone();
-        let work = tokio::spawn(async move {
+        let work = async move {
             at_work.wait().await;
             let _token = at_work.token();
             work.await
-        });
+        };
+        let work = tokio::spawn(work.in_current_span());
         ctx.exclusive(async move { work.await.unwrap_or_else(|e| Err(Refusal::internal(e.to_string()))) }, then);
     }
 

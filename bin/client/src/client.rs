@@ -9,7 +9,10 @@ use bytes::Bytes;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{io::AsyncRead, sync::Mutex};
 use wharf_messages::{
-    Answer, Call, CallKind, LeaseId, Meta, Namespace, Refusal, call::CallShape, codec, meta::next_request_id,
+    Answer, Call, CallKind, LeaseId, Meta, Namespace, Refusal,
+    call::CallShape,
+    codec,
+    meta::{TraceContext, next_request_id},
     wire::RequestHead,
 };
 
@@ -66,6 +69,13 @@ impl Client {
     #[must_use]
     pub fn lease(&self, lease: LeaseId) -> Self {
         let meta = Meta { lease: Some(lease), ..self.meta.clone() };
+        Self { shared: self.shared.clone(), meta }
+    }
+
+    /// The same way, for calls that belong to a trace of the caller's.
+    #[must_use]
+    pub fn traced(&self, trace: Option<Box<TraceContext>>) -> Self {
+        let meta = Meta { trace, ..self.meta.clone() };
         Self { shared: self.shared.clone(), meta }
     }
 

@@ -8,6 +8,7 @@ use wharf_messages::{
     Answer, Call, ContainerId, ImageName, Namespace, Refusal, RefusalKind,
     container::{Container, GetContainer},
     image::{GetImage, Image},
+    meta::TraceContext,
     namespace::ListNamespaces,
     task::{GetTask, Process},
 };
@@ -46,7 +47,10 @@ impl Context {
         if !self.connect_timeout.is_zero() {
             dial.timeout = self.connect_timeout;
         }
-        Ok(Client::dial(dial).await?.namespace(self.namespace.clone()))
+        // As OpenTelemetry's specification has programs hand their trace to what they run.
+        let words = |name: &str| std::env::var(name).ok();
+        let trace = TraceContext::new(words("TRACEPARENT").as_deref(), words("TRACESTATE").as_deref());
+        Ok(Client::dial(dial).await?.namespace(self.namespace.clone()).traced(trace))
     }
 
     /// The container of that name.

@@ -37,7 +37,7 @@ const FOLDER_MODE: u32 = 0o711;
 /// Why it could not start, or could not go on.
 pub fn run(config: &Config) -> Answer<()> {
     let started = Instant::now();
-    let log_control = logging::start(&config.log)?;
+    let (log_control, traces) = logging::start(&config.log)?;
     let allowed = Allowed { uid: config.socket.uid, gid: config.socket.gid()? };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -66,6 +66,9 @@ pub fn run(config: &Config) -> Answer<()> {
     };
     let system = SystemConfig { log_control: Some(log_control), ..config.system() };
     let ran = root::run(system, serving, shutdown);
+    if let Some(traces) = traces {
+        traces.finish();
+    }
     if let Some(refusal) = failure.get() {
         return Err(refusal.clone());
     }

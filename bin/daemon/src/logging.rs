@@ -1,38 +1,68 @@
 //! The log, on standard error.
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::{
+    config::{Log, LogFormat, LogLevel},
+    traces::{self, Traces},
+};
 use clap::ValueEnum;
 use std::{io::IsTerminal, sync::Arc};
-use tracing_subscriber::{EnvFilter, fmt, reload};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    reload,
+};
 use wharf_actors::config::LogControl;
 use wharf_messages::{Answer, Refusal};
 
 /// The variable that says in detail what is logged, over the configured level.
 const VARIABLE: &str = "RUST_LOG";
 
-/// Starts logging; answers how to change what is logged.
+/// Starts logging, and tracing if the environment asks for it; answers how to change what is logged, and the traces, which
+/// are to be finished at the end.
 ///
 /// # Errors
 /// `InvalidArgument` if `RUST_LOG` cannot be read.
-pub fn start(log: &Log) -> Answer<LogControl> {
+pub fn start(log: &Log) -> Answer<(LogControl, Option<Traces>)> {
     let filter = filter(log.level, std::env::var(VARIABLE).ok().as_deref())?;
+    let (traces, problem) = match Traces::start() {
+        Ok(traces) => (traces, None),
+        Err(problem) => (None, Some(problem)),
+    };
     let failed = |error| Refusal::internal(format!("start the log: {error}"));
+    let (filter, handle) = reload::Layer::new(filter);
     macro_rules! start {
         ($form:expr) => {{
             // What goes wrong with it would be told on standard error too, by a panic of whoever logs, when that is a
             // file on a full disk.
             let form = $form.with_writer(std::io::stderr).log_internal_errors(false);
-            let builder = form.with_env_filter(filter).with_filter_reloading();
-            let handle = builder.reload_handle();
-            tracing::subscriber::set_global_default(builder.finish()).map_err(failed)?;
-            LogControl(Arc::new(move |level| change(&handle, level)))
+            match &traces {
+                Some(traces) => {
+                    // The level is the log's alone.
+                    let form = form.with_filter(filter.or(filter_fn(traces::is_ours)));
+                    let subscriber = tracing_subscriber::registry().with(form).with(traces.layer());
+                    tracing::subscriber::set_global_default(subscriber)
+                }
+                // Not a layer that is none: with it, a disabled span would be asked about each time.
+                None => tracing::subscriber::set_global_default(
+                    tracing_subscriber::registry().with(form.with_filter(filter)),
+                ),
+            }
+            .map_err(failed)?;
         }};
     }
-    let form = fmt::Subscriber::builder();
-    Ok(match log.format {
-        LogFormat::Text => start!(form.with_ansi(std::io::stderr().is_terminal())),
-        LogFormat::Json => start!(form.json()),
-    })
+    match log.format {
+        LogFormat::Text => start!(fmt::layer().with_ansi(std::io::stderr().is_terminal())),
+        LogFormat::Json => start!(fmt::layer().json()),
+    }
+    if let Some(traces) = &traces {
+        traces.announce();
+    }
+    if let Some(problem) = problem {
+        tracing::warn!(problem, "calls are not traced");
+    }
+    Ok((LogControl(Arc::new(move |level| change(&handle, level))), traces))
 }
 
 /// Changes what is logged, unless no level is given.

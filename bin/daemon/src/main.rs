@@ -9,6 +9,7 @@ mod offline;
 mod process;
 mod publish;
 mod signals;
+mod traces;
 
 use clap::{Parser, Subcommand};
 use config::{Config, LogFormat, LogLevel};

@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 use wharf_messages::{Answer, Descriptor, Refusal, image::RegistryOptions, reference::Reference};
 
 /// Makes registry clients from the daemon's configuration.
@@ -154,18 +155,27 @@ impl HttpRegistry {
     }
 }
 
+/// The span of a conversation with a registry, for traces alone.
+fn step(name: &'static str, reference: &Reference) -> Span {
+    let span = tracing::trace_span!("registry", otel.name = name, otel.kind = "client", registry = reference.host);
+    span.or_current()
+}
+
 #[async_trait]
 impl Registry for HttpRegistry {
     async fn resolve(&self, reference: &Reference) -> Answer<Descriptor> {
-        self.resolve_anywhere(reference).await
+        let span = step("registry resolve", reference);
+        self.resolve_anywhere(reference).instrument(span).await
     }
 
     async fn manifest(&self, reference: &Reference, descriptor: &Descriptor) -> Answer<Bytes> {
-        self.manifest_anywhere(reference, descriptor).await
+        let span = step("registry manifest", reference);
+        self.manifest_anywhere(reference, descriptor).instrument(span).await
     }
 
     async fn fetch(&self, reference: &Reference, descriptor: &Descriptor, offset_bytes: u64) -> Answer<BlobStream> {
-        self.clone().download(reference, descriptor, offset_bytes).await
+        let span = step("registry fetch", reference);
+        self.clone().download(reference, descriptor, offset_bytes).instrument(span).await
     }
 
     async fn push_blob(
@@ -175,10 +185,12 @@ impl Registry for HttpRegistry {
         mount_from: Option<&str>,
         source: BlobSource,
     ) -> Answer<Pushed> {
-        self.send_blob(reference, descriptor, mount_from, source).await
+        let span = step("registry push blob", reference);
+        self.send_blob(reference, descriptor, mount_from, source).instrument(span).await
     }
 
     async fn push_manifest(&self, reference: &Reference, descriptor: &Descriptor, bytes: Bytes) -> Answer<Pushed> {
-        self.send_manifest(reference, descriptor, bytes).await
+        let span = step("registry push manifest", reference);
+        self.send_manifest(reference, descriptor, bytes).instrument(span).await
     }
 }

@@ -12,6 +12,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
+use tracing::Instrument;
 use wharf_messages::{
     Answer, Any, ExecId, Labels, Mount, Refusal, RefusalKind, Timestamp,
     task::{Exit, PidInfo, Stdio, TaskStatus},
@@ -55,6 +56,16 @@ impl Connection {
     }
 
     async fn call<Request: Message, Response: Message>(
+        &self,
+        method: &str,
+        request: &Request,
+        limit: Option<Duration>,
+    ) -> Answer<Response> {
+        let span = tracing::trace_span!("shim", otel.name = %format_args!("shim {method}"), otel.kind = "client");
+        self.call_shim(method, request, limit).instrument(span.or_current()).await
+    }
+
+    async fn call_shim<Request: Message, Response: Message>(
         &self,
         method: &str,
         request: &Request,

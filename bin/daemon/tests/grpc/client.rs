@@ -54,8 +54,13 @@ enum Held {
 
 impl Daemon {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One with these variables in its environment.
+    pub fn with(env: &[(String, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (address, process) = (folder.path().join("sock"), Some(run(folder.path())));
+        let (address, process) = (folder.path().join("sock"), Some(run(folder.path(), env)));
         Self { name: "wharf", address, process, held: Held::Folder(folder) }
     }
 
@@ -73,7 +78,7 @@ impl Daemon {
         let mut process = self.process.take().unwrap();
         process.signal(Signal::SIGKILL);
         process.wait_for(PATIENCE).unwrap();
-        self.process = Some(run(folder.path()));
+        self.process = Some(run(folder.path(), &[]));
     }
 
     /// Whose it is.
@@ -134,10 +139,10 @@ impl Daemon {
     }
 }
 
-fn run(folder: &Path) -> Guarded {
+fn run(folder: &Path, env: &[(String, String)]) -> Guarded {
     let at = |name: &str| folder.join(name);
     let mut command = Command::new(env!("CARGO_BIN_EXE_wharfd"));
-    command.env_remove("RUST_LOG").args(["--log-level", "debug"]);
+    command.env_remove("RUST_LOG").envs(env.iter().cloned()).args(["--log-level", "debug"]);
     command.arg("--root").arg(at("root")).arg("--state").arg(at("state")).arg("--address").arg(at("sock"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(at("log")).unwrap());
     let mut process = Guarded::new(command.spawn().unwrap());

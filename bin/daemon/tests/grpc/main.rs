@@ -10,5 +10,6 @@ mod hostile;
 mod layers;
 mod metadata;
 mod snapshots;
+mod traces;
 
 use wharf_grpc as proto;

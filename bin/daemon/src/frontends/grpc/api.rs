@@ -1,6 +1,7 @@
 //! How a call of the wire is done: its context, its message, its answer.
 
 use super::{super::native::panicked, status::status};
+use crate::traces::call;
 use futures_util::{FutureExt, Stream, future::BoxFuture, stream};
 use std::{
     collections::VecDeque,
@@ -13,14 +14,14 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Extensions, Request, Response, Status, metadata::MetadataMap};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use wharf_actors::{
     Wharf,
     serve::{CallIo, Serve},
 };
 use wharf_messages::{
     Answer, CallKind, LeaseId, Meta, Namespace, Refusal, RefusalKind,
-    meta::{self, Peer},
+    meta::{self, Peer, TraceContext},
 };
 
 /// The header that names the namespace.
@@ -137,12 +138,7 @@ impl Api {
 
     /// Does a call, whatever happens to it, and traces it.
     async fn perform<C: Serve>(&self, meta: Meta, call: C, io: CallIo<C::Item>) -> Answer<C::Reply> {
-        let span = tracing::info_span!(
-            "call",
-            name = C::NAME,
-            namespace = meta.namespace.as_ref().map(Namespace::as_str),
-            id = format_args!("{:016x}", meta.request_id),
-        );
+        let span = call::begin(C::NAME, &meta);
         let serving = AssertUnwindSafe(call.serve(self.wharf.clone(), meta, io)).catch_unwind();
         let traced = async {
             let begun = Instant::now();
@@ -159,6 +155,7 @@ impl Api {
                 }
                 Err(refusal) => tracing::debug!(elapsed_us, kind = ?refusal.kind, %refusal, "refused"),
             }
+            call::end(&Span::current(), &outcome);
             outcome
         };
         traced.instrument(span).await
@@ -202,5 +199,9 @@ pub fn context(metadata: &MetadataMap, extensions: &Extensions) -> Answer<Meta> 
         Namespace::new(text).map_err(|refusal| refusal.context("namespace validation"))
     })?;
     let lease = super::convert::optional(header(LEASE)?, LeaseId::new)?;
-    Ok(Meta { namespace, lease, request_id: meta::next_request_id(), peer: extensions.get::<Peer>().copied() })
+    // What is no text is no trace: it is the call that counts.
+    let words = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+    let trace = TraceContext::new(words("traceparent"), words("tracestate"));
+    let peer = extensions.get::<Peer>().copied();
+    Ok(Meta { namespace, lease, request_id: meta::next_request_id(), trace, peer })
 }

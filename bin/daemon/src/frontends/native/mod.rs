@@ -15,6 +15,7 @@ pub mod table;
 pub mod upload;
 pub mod wire;
 
+use crate::traces::call;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use std::{collections::HashMap, io::ErrorKind, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -26,7 +27,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use upload::Upload;
 use wharf_messages::{
     Answer, CallKind, Refusal, RefusalKind,
@@ -215,12 +216,7 @@ impl<D: Clone + Send + Sync + 'static> Connection<'_, D> {
         meta.peer = Some(self.peer);
         match self.admit(name, body.len()) {
             Ok(row) => {
-                let span = tracing::info_span!(
-                    "call",
-                    name = row.name,
-                    namespace = meta.namespace.as_ref().map(|namespace| namespace.as_str()),
-                    id = format_args!("{:016x}", meta.request_id),
-                );
+                let span = call::begin(row.name, &meta);
                 let call = body.slice_ref(call);
                 let (upload, uploaded) = match row.shape {
                     CallShape::Upload | CallShape::UploadItems => {
@@ -274,6 +270,7 @@ async fn answer(doing: table::Doing, cancel: CancellationToken, wire: Arc<Wire>,
         () = cancel.cancelled() => Err(Refusal::canceled("the client wants no answer any more")),
     };
     let elapsed_us = begun.elapsed().as_micros();
+    call::end(&Span::current(), &outcome);
     let sent = match &outcome {
         Ok(reply) => {
             tracing::debug!(elapsed_us, reply_bytes = reply.len(), "done");
