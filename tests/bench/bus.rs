@@ -116,7 +116,7 @@ async fn fan_out(client: &Client) {
     let delays = Arc::new(Mutex::new(Vec::new()));
     let mut subscribers = Vec::new();
     for _ in 0..SUBSCRIBERS {
-        let filters = vec!["topic==/bench/announced".to_owned()];
+        let filters = vec!["topic==\"/bench/announced\"".to_owned()];
         let watch = WatchEvents { since: Since::Now, until: None, follow: true, filters, cursor: None };
         let mut events = client.subscribe(watch).await.unwrap();
         assert!(matches!(events.next().await.unwrap(), Some(Delivery::Subscribed { .. })));
