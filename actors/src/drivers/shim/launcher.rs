@@ -2,7 +2,7 @@
 
 use super::{
     Bundle, ExitRecord, Launch, Shim, ShimAddress, ShimBinaries, ShimLauncher, TaskId, bootstrap::Environment,
-    connection::Connection,
+    cgroup_lock, connection::Connection,
 };
 use async_trait::async_trait;
 use nix::{
@@ -127,6 +127,7 @@ impl ShimLauncher for ProcessShims {
     async fn launch(&self, launch: Launch) -> Answer<(ShimAddress, Arc<dyn Shim>)> {
         let wanted = if launch.runtime_path.is_empty() { &launch.runtime.name } else { &launch.runtime_path };
         let binary = self.binaries.find(wanted)?;
+        cgroup_lock::prepare();
         let task = launch.task;
         let bundle = self.bundle(&task);
         let making = bundle.clone();

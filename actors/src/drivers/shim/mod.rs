@@ -9,6 +9,7 @@
 mod binary;
 mod bootstrap;
 mod bundle;
+mod cgroup_lock;
 mod connection;
 mod events;
 mod launcher;
