@@ -26,7 +26,7 @@ mod schema;
 mod write;
 
 pub use backup::restore;
-pub use blobs::{Blobs, Growing, GrowingBlob, IngestFile, Placed};
+pub use blobs::{Blobs, Growing, GrowingBlob, IngestFile, OpenBlob, Placed};
 pub use change::{Change, Commit, Committed, NewSnapshot, Outcome};
 pub use check::{Checked, Problem, Remedy, Report};
 pub use error::OpenError;

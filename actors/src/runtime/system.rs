@@ -1,9 +1,10 @@
-//! The event loops: actors on the calling thread's arbiter, everything that waits for the world on two workers.
+//! The event loops: actors on the calling thread's arbiter, everything that waits for the world on a worker.
 
 use std::{future::Future, io, time::Duration};
 
-/// The workers of the shared runtime: front ends and drivers. Two, because they only ever wait; see [`super::Pool`].
-const WORKERS: usize = 2;
+/// The workers of the shared runtime: drivers. One, because they only ever wait (see [`super::Pool`]), and because of two
+/// each would wake the other for every message.
+const WORKERS: usize = 1;
 /// The most threads for short blocking work. Each may read the store while another waits for the disk.
 const BLOCKING_THREADS_MAX: usize = 16;
 /// How long an unused one of them stays.

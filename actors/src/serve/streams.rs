@@ -11,10 +11,7 @@ use crate::{
     runtime::{blocking, waiting},
 };
 use bytes::Bytes;
-use std::{
-    io::{Read, Seek, SeekFrom},
-    time::Duration,
-};
+use std::{io::Read, time::Duration};
 use tokio::sync::mpsc;
 use wharf_messages::{
     Answer, Call, ImageName, Meta, Refusal,
@@ -28,11 +25,11 @@ use wharf_store::refuse;
 const READ_CHUNK_BYTES: usize = 256 << 10;
 const _: () = assert!(READ_CHUNK_BYTES <= READ_CHUNK_MAX_BYTES);
 
+/// The largest piece of a blob that is read where it is asked for, wherever it is: a manifest or a configuration.
+const READ_HERE_MAX_BYTES: usize = 16 << 10;
+
 /// How often a client is shown progress at the most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
-
-/// The largest piece of a blob that is read where it is asked for.
-const READ_HERE_MAX_BYTES: u64 = 16 << 10;
 
 /// What a call answers whose client went away while it was being sent something.
 pub(super) fn client_gone() -> Refusal {
@@ -99,40 +96,40 @@ impl Serve for ReadContent {
         if wharf.store.read()?.content(meta.namespace()?, &self.digest)?.is_none() {
             return Err(refuse::no_content(&self.digest));
         }
-        let (mut file, size_bytes) = wharf.store.blobs().read(&self.digest)?;
-        let Self { digest, offset_bytes, size_bytes: wanted } = self;
+        let mut blob = wharf.store.blobs().open_blob(&self.digest)?;
+        let Self { digest, mut offset_bytes, size_bytes: wanted } = self;
+        let size_bytes = blob.size_bytes();
         let rest = size_bytes.checked_sub(offset_bytes).ok_or_else(|| {
             Refusal::out_of_range(format!("offset {offset_bytes} of content {digest} with {size_bytes} bytes"))
         })?;
-        let mut left = if wanted == 0 { rest } else { wanted.min(rest) };
-        // A manifest or a configuration: the way to another thread and back would take longer than reading it.
-        let is_small = left <= READ_HERE_MAX_BYTES;
-        let mut position = SeekFrom::Start(offset_bytes);
-        while left > 0 {
+        let end = offset_bytes + if wanted == 0 { rest } else { wanted.min(rest) };
+        while offset_bytes < end {
             // A client that does not read holds no thread, and of the channel no more than one place: places are meant for
             // small items.
             let places = io.items.max_capacity().saturating_sub(1).max(1);
             let mut places = io.items.reserve_many(places).await.map_err(|_| client_gone())?;
             let place = places.next();
             drop(places);
-            let length = left.min(READ_CHUNK_BYTES as u64);
-            let name = digest.clone();
-            let read = move || {
-                let mut chunk = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-                let read = file.seek(position).and_then(|_| (&mut file).take(length).read_to_end(&mut chunk));
-                match read {
-                    Ok(got) if got as u64 == length => Ok((file, chunk)),
-                    Ok(_) => Err(Refusal::data_loss(format!("content {name}: its file is shorter than it was"))),
-                    Err(error) => Err(Refusal::io(format!("read content {name}"), &error)),
-                }
+            let length =
+                usize::try_from(end - offset_bytes).map_or(READ_CHUNK_BYTES, |left| left.min(READ_CHUNK_BYTES));
+            // What is small, and what is in memory, takes less time than the way to another thread and back.
+            let piece = if length <= READ_HERE_MAX_BYTES {
+                blob.read_piece(offset_bytes, length)?
+            } else if let Some(piece) = blob.read_cached(offset_bytes, length) {
+                piece
+            } else {
+                let piece;
+                (blob, piece) = blocking(Self::NAME, move || {
+                    let piece = blob.read_piece(offset_bytes, length)?;
+                    Ok((blob, piece))
+                })
+                .await?;
+                piece
             };
-            let chunk;
-            (file, chunk) = if is_small { read()? } else { blocking(Self::NAME, read).await? };
+            offset_bytes += piece.len() as u64;
             if let Some(place) = place {
-                place.send(chunk);
+                place.send(piece);
             }
-            left -= length;
-            position = SeekFrom::Current(0);
         }
         Ok(())
     }

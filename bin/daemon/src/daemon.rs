@@ -8,6 +8,7 @@ use crate::{
         metrics,
         native::{Service, table},
         peer::Allowed,
+        threads::Threads,
     },
     logging, notify, process, signals,
 };
@@ -95,12 +96,13 @@ async fn serve(
     }
     let grpc = Some(grpc::Api { wharf: wharf.clone(), stopping: stopping.clone() });
     let native = Service { table: table::TABLE, doer: wharf, calls_max: config.limits.calls_per_connection_max };
+    let threads = Threads::start()?;
     let limits = Limits { allowed, connections_max: config.limits.connections_max };
     notify::tell("READY=1");
     tracing::info!(elapsed_ms = started.elapsed().as_millis(), "ready");
     tokio::spawn(withdraw(file, stopping.clone()));
     tokio::spawn(process::give_memory_back(stopping.clone()));
-    listener::serve(listener, limits, Arc::new(FrontEnds { native, grpc }), stopping).await;
+    listener::serve(listener, threads, limits, Arc::new(FrontEnds { native, grpc }), stopping).await;
     Ok(())
 }
 

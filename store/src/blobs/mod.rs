@@ -14,10 +14,12 @@
 mod growing;
 mod hash;
 mod ingest;
+mod reading;
 
 pub use growing::{Growing, GrowingBlob};
 pub(crate) use hash::Hasher;
 pub use ingest::IngestFile;
+pub use reading::OpenBlob;
 
 use crate::{
     OpenError,

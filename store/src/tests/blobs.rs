@@ -51,6 +51,27 @@ fn a_blob_is_written_and_read() {
 }
 
 #[test]
+fn a_blob_is_read_piece_by_piece_from_memory_or_disk() {
+    let world = World::in_memory();
+    let blobs = world.store.blobs();
+    let whole: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+    let digest = blobs.insert(&whole, None).unwrap().digest().clone();
+    let blob = blobs.open_blob(&digest).unwrap();
+    assert_eq!(blob.size_bytes(), 100_000);
+    for (offset, length) in [(0, 100_000), (99_999, 1), (4095, 8192)] {
+        let piece = &whole[offset..offset + length];
+        assert!(blob.read_piece(offset as u64, length).unwrap() == piece);
+        // It was just written and read: where the file system can do this, it is there.
+        if let Some(cached) = blob.read_cached(offset as u64, length) {
+            assert!(piece.starts_with(&cached));
+        }
+    }
+    assert!(blob.read_cached(100_000, 1).is_none(), "nothing is behind the end");
+    assert!(blob.read_piece(99_999, 2).unwrap_err().is(RefusalKind::DataLoss));
+    assert!(blobs.open_blob(&hello()).unwrap_err().is(RefusalKind::NotFound));
+}
+
+#[test]
 fn an_ingest_is_resumed_at_any_offset() {
     let world = World::in_memory();
     let blobs = world.store.blobs();

@@ -7,6 +7,7 @@ use super::{
         handshake::{self, Protocol},
     },
     peer::{self, Allowed},
+    threads::Threads,
 };
 use nix::unistd::{Gid, Uid, chown};
 use std::{
@@ -121,8 +122,13 @@ pub struct FrontEnds<D: 'static> {
 }
 
 /// Takes connections until the daemon stops, then waits until they have ended.
-pub async fn serve<D>(listener: UnixListener, limits: Limits, fronts: Arc<FrontEnds<D>>, stopping: CancellationToken)
-where
+pub async fn serve<D>(
+    listener: UnixListener,
+    mut threads: Threads,
+    limits: Limits,
+    fronts: Arc<FrontEnds<D>>,
+    stopping: CancellationToken,
+) where
     D: Clone + Send + Sync + 'static,
 {
     let room = Arc::new(Semaphore::new(limits.connections_max));
@@ -136,8 +142,9 @@ where
             }
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        // Its own event loop is to watch it.
+        let stream = match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
@@ -147,7 +154,7 @@ where
         match room.clone().try_acquire_owned() {
             Ok(place) => {
                 let (fronts, stopping) = (fronts.clone(), stopping.clone());
-                connections.spawn(connection(stream, limits.allowed, fronts, stopping, place));
+                connections.spawn_on(connection(stream, limits.allowed, fronts, stopping, place), threads.next());
             }
             Err(_) => {
                 tracing::warn!(connections_max = limits.connections_max, "too many connections, one is turned away")
@@ -168,7 +175,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 /// Serves one connection to its end.
 async fn connection<D>(
-    mut stream: UnixStream,
+    stream: std::os::unix::net::UnixStream,
     allowed: Allowed,
     fronts: Arc<FrontEnds<D>>,
     stopping: CancellationToken,
@@ -176,6 +183,10 @@ async fn connection<D>(
 ) where
     D: Clone + Send + Sync + 'static,
 {
+    let mut stream = match UnixStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a connection could not be taken"),
+    };
     let peer = match peer::credentials(&stream) {
         Ok(peer) => peer,
         Err(error) => return tracing::warn!(%error, "a connection has no credentials"),

@@ -5,3 +5,4 @@ pub mod listener;
 pub mod metrics;
 pub mod native;
 pub mod peer;
+pub mod threads;

@@ -14,10 +14,12 @@
 mod api;
 mod containers;
 mod content;
+mod cork;
 mod diff;
 mod events;
 mod health;
 mod images;
+mod inline;
 mod introspection;
 mod leases;
 mod namespaces;
@@ -31,7 +33,8 @@ mod write;
 pub use api::Api;
 
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use inline::{Inline, Streams};
 use proto::{
     containerd::services::{
         containers::v1::containers_server::{self, ContainersServer},
@@ -77,7 +80,7 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 /// Serves a connection, whose preface is there, to its end.
 ///
 /// # Errors
-/// How the peer broke the protocol.
+/// How the peer broke the protocol; what the event loop says.
 pub async fn serve(
     api: Api,
     streams_max: u32,
@@ -89,7 +92,9 @@ pub async fn serve(
         request.extensions_mut().insert(peer);
         route(&api, request)
     });
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let (corked, cork) = cork::cork(stream).map_err(|error| error.to_string())?;
+    let streams = Streams::default();
+    let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams_max)
         .max_header_list_size(HEADERS_MAX_BYTES)
@@ -97,14 +102,14 @@ pub async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
+        .serve_connection(TokioIo::new(corked), service);
+    let mut serving = Inline::new(connection, streams, cork);
     let end = tokio::select! {
-        end = connection.as_mut() => end,
+        end = &mut serving => end,
         () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            serving.connection.as_mut().graceful_shutdown();
             // What has not ended by then is left, and dropped with the connection.
-            timeout(STOP_GRACE, connection).await.unwrap_or(Ok(()))
+            timeout(STOP_GRACE, serving).await.unwrap_or(Ok(()))
         }
     };
     end.or_else(|error| breach(&error).map_or(Ok(()), Err))

@@ -30,7 +30,7 @@ fn daemon(address: &Path, connections_max: usize) -> Daemon {
     let fronts = Arc::new(FrontEnds { native, grpc: None });
     let stopping = CancellationToken::new();
     let limits = Limits { allowed: ourselves(), connections_max };
-    let serving = tokio::spawn(serve(listener, limits, fronts, stopping.clone()));
+    let serving = tokio::spawn(serve(listener, Threads::here(), limits, fronts, stopping.clone()));
     Daemon { stopping, serving, _file: file, seen }
 }
 
@@ -289,7 +289,7 @@ async fn strangers_are_closed() {
     let fronts = Arc::new(FrontEnds { native, grpc: None });
     let stopping = CancellationToken::new();
     let limits = Limits { allowed: Allowed { uid: 0, gid: 4 }, connections_max: 10 };
-    let serving = tokio::spawn(serve(listener, limits, fronts, stopping.clone()));
+    let serving = tokio::spawn(serve(listener, Threads::here(), limits, fronts, stopping.clone()));
     fs::set_permissions(_folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for (group, answered) in [(5, false), (4, true)] {
         let address = address.clone();
