@@ -2,6 +2,8 @@
 # make install    puts them under PREFIX (CTR=1: also under the name ctr)
 # make demo       builds, then runs the main job step by step, on folders of its own
 # make test       runs everything that has to pass; what CI runs
+# make crash      panics at every message, and dies at every failpoint and sync, one by one
+# make load       runs a thousand containers under panics and a SIGKILL
 # make bench      compares with Debian's containerd
 # make fuzz       lets libFuzzer search each fuzz target for EACH seconds (60), or those that ONLY names
 #
@@ -11,7 +13,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: build install demo test bench fuzz fmt lint doc unit system test-bins setup setup-test clean
+.PHONY: build install demo test bench crash load fuzz fmt lint doc unit system test-bins setup setup-test clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -31,6 +33,7 @@ build: setup
 	$(CARGO) build --locked --release -p wharf-daemon -p wharf-ctl
 	$(SHIM_CARGO) --release
 	$(call gather,target/bin,release,release)
+	! grep -q WHARF_FAILPOINTS target/bin/wharfd target/bin/wharf-shim # the tests' failpoints stay with the tests
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin
@@ -80,11 +83,21 @@ unit:
 # copies itself into memory for each verb of the runtime.
 test-bins: setup
 	$(CARGO) build --locked --workspace --bins
-	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=symbols $(SHIM_CARGO)
+	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=symbols $(SHIM_CARGO) --features failpoints
 	$(call gather,target/test-bin,debug,debug)
 
 system: test-bins setup-test
 	WHARF_BIN_DIR=$(CURDIR)/target/test-bin $(RUN_TESTS) --workspace --features wharf-tests/system --test system
+
+# Of what `make test` takes a sample: a panic at every message of every actor, a death at every failpoint of daemon and
+# shim and at every sync of the store; then a thousand containers under 32 clients, 50 subscribers, panics and a SIGKILL.
+SYSTEM_ALONE = WHARF_BIN_DIR=$(CURDIR)/target/test-bin $(CARGO) test --locked --workspace --features wharf-tests/system --test system
+crash: test-bins setup-test
+	$(CARGO) test --locked --workspace --lib attack:: -- --ignored
+	$(SYSTEM_ALONE) crash::every -- --ignored --nocapture
+
+load: test-bins setup-test
+	$(SYSTEM_ALONE) load::the_whole -- --ignored --nocapture
 
 setup:
 	./.setup

@@ -15,13 +15,15 @@ use wharf_tests::paths::workspace;
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("wharf-messages", &[]),
     ("wharf-grpc", &["wharf-messages"]),
-    ("wharf-store", &["wharf-messages"]),
-    ("wharf-actors", &["wharf-messages", "wharf-grpc", "wharf-store"]),
-    ("wharf-daemon", &["wharf-messages", "wharf-grpc", "wharf-store", "wharf-actors"]),
+    // Nothing at all in what is installed.
+    ("wharf-failpoints", &["wharf-messages"]),
+    ("wharf-store", &["wharf-messages", "wharf-failpoints"]),
+    ("wharf-actors", &["wharf-messages", "wharf-grpc", "wharf-failpoints", "wharf-store"]),
+    ("wharf-daemon", &["wharf-messages", "wharf-grpc", "wharf-failpoints", "wharf-store", "wharf-actors"]),
     ("wharf-client", &["wharf-messages"]),
     ("wharf-ctl", &["wharf-messages", "wharf-client"]),
-    ("wharf-shim", &["wharf-messages"]),
-    ("wharf-tests", &[]),
+    ("wharf-shim", &["wharf-messages", "wharf-failpoints"]),
+    ("wharf-tests", &["wharf-failpoints"]),
     ("wharf-fuzz", &["wharf-messages", "wharf-actors", "wharf-client"]),
 ];
 
@@ -108,6 +110,24 @@ fn what_is_kept_out_is_not_linked() {
         let wrong: Vec<_> = forbidden.iter().filter(|other| linked.contains(**other)).collect();
         assert!(wrong.is_empty(), "{name} links {wrong:?}");
     }
+}
+
+#[test]
+fn failpoints_are_in_nothing_that_is_installed() {
+    for name in ["wharf-daemon", "wharf-shim", "wharf-ctl"] {
+        let args =
+            ["tree", "--locked", "--package", name, "--edges", "normal", "--prefix", "none", "--format", "{p} {f}"];
+        let output = cargo(&args);
+        let mut lines = output.lines().filter(|line| line.starts_with("wharf-failpoints "));
+        assert_eq!(lines.clone().count() > 0, name != "wharf-ctl", "{name}: {output}");
+        let wrong = lines.find(|line| line.split([' ', ',']).any(|word| word == "on"));
+        assert_eq!(wrong, None, "{name} is built with failpoints");
+    }
+    // And without the feature their macros come to nothing at all.
+    let text = fs::read_to_string(workspace().join("tests/failpoints/src/lib.rs")).unwrap();
+    let (_, off) = text.split_once("#[cfg(not(feature = \"on\"))]").unwrap();
+    let bodies = off.lines().filter(|line| line.contains("=>"));
+    assert!(bodies.clone().all(|line| line.trim() == "($($name:tt)+) => {};") && bodies.count() == 2, "{off}");
 }
 
 /// A place in the sources that says something.

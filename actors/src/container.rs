@@ -73,7 +73,9 @@ impl Handler<Ask<CreateContainer>> for ContainerActor {
                 Err(refusal) => return reply.send(Err(refusal)),
             }
         }
-        let commit = Commit::one(&self.key.namespace, Change::CreateContainer(container)).leased(meta.lease);
+        let commit = Commit::one(&self.key.namespace, Change::CreateContainer(container))
+            .leased(meta.lease)
+            .request(meta.request_id);
         answer_after_commit(&self.deps.journal, commit, reply, ctx, Committed::into_container);
     }
 }
@@ -82,7 +84,7 @@ impl Handler<Ask<UpdateContainer>> for ContainerActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<UpdateContainer>, ctx: &mut Ctx<Self>) {
-        let commit = Commit::one(&self.key.namespace, Change::UpdateContainer(ask.call));
+        let commit = Commit::one(&self.key.namespace, Change::UpdateContainer(ask.call)).request(ask.meta.request_id);
         answer_after_commit(&self.deps.journal, commit, ask.reply, ctx, Committed::into_container);
     }
 }
@@ -91,16 +93,17 @@ impl Handler<Ask<DeleteContainer>> for ContainerActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<DeleteContainer>, ctx: &mut Ctx<Self>) {
-        let Ask { call, reply, .. } = ask;
+        let Ask { meta, call, reply } = ask;
         let (deps, key) = (Arc::clone(&self.deps), self.key.clone());
         let delete = async move {
-            let mut commit = Commit::one(&key.namespace, Change::DeleteContainer(call.id));
+            let mut commit = Commit::one(&key.namespace, Change::DeleteContainer(call.id)).request(meta.request_id);
             let snapshot = if call.with_snapshot { snapshot_of(&deps.store, &key)? } else { None };
             if let Some((snapshotter, key)) = snapshot.clone() {
                 commit = commit.change(Change::RemoveSnapshot { snapshotter, key });
             }
             let row = deps.journal.commit(commit).await?.into_snapshot();
             // CONTAINER-1
+            wharf_failpoints::failpoint!("container/deleted");
             match snapshot.zip(row) {
                 Some(((snapshotter, _), row)) => {
                     let snapshotters = deps.snapshotters.clone();

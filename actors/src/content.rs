@@ -212,7 +212,7 @@ async fn open(
     let Some(file) = file else {
         // Nothing to write; what was begun is thrown away, and the lease holds the blob.
         if row.is_some() {
-            discard(&deps, &namespace, &call.reference).await?;
+            discard(&deps, &namespace, &call.reference, 0).await?;
         }
         let digest = call.expected.ok_or_else(|| Refusal::internal("a blob without a name cannot be here"))?;
         if lease.is_some() {
@@ -236,8 +236,8 @@ async fn open(
 }
 
 /// Removes an ingest's row, then its bytes.
-async fn discard(deps: &ContentDeps, namespace: &Namespace, reference: &IngestRef) -> Answer<()> {
-    let commit = Commit::one(namespace, Change::DeleteIngest(reference.clone()));
+async fn discard(deps: &ContentDeps, namespace: &Namespace, reference: &IngestRef, request: u64) -> Answer<()> {
+    let commit = Commit::one(namespace, Change::DeleteIngest(reference.clone())).request(request);
     let row = deps.journal.commit(commit).await?.into_ingest();
     let store = deps.store.clone();
     blocking("discard ingest", move || match row {
@@ -396,7 +396,7 @@ impl IngestWriter {
         if let Err(refusal) = &committed
             && refusal.is(RefusalKind::AlreadyExists)
         {
-            discard(&self.deps, &self.namespace, &self.row.reference).await?;
+            discard(&self.deps, &self.namespace, &self.row.reference, 0).await?;
         }
         // Until here only this kept the file from a sweep (CONTENT-2).
         drop(placed);
@@ -431,7 +431,7 @@ impl IngestWriter {
         let committed = self.deps.journal.commit(commit).await;
         drop(file);
         if committed.as_ref().is_err_and(|refusal| refusal.is(RefusalKind::AlreadyExists)) {
-            discard(&self.deps, &self.namespace, &self.row.reference).await?;
+            discard(&self.deps, &self.namespace, &self.row.reference, 0).await?;
         }
         let info = committed?.into_content().ok_or_else(|| Refusal::internal("a shared blob has no record"))?;
         let store = self.deps.store.clone();
@@ -534,7 +534,7 @@ impl Handler<Ask<UpdateContent>> for Content {
         let Ask { meta, call, reply } = ask;
         match meta.namespace() {
             Ok(namespace) => {
-                let commit = Commit::one(namespace, Change::UpdateContent(call));
+                let commit = Commit::one(namespace, Change::UpdateContent(call)).request(meta.request_id);
                 answer_after_commit(&self.deps.journal, commit, reply, ctx, Committed::into_content);
             }
             Err(refusal) => reply.send(Err(refusal)),
@@ -549,7 +549,8 @@ impl Handler<Ask<DeleteContent>> for Content {
         let Ask { meta, call, reply } = ask;
         let deps = self.deps.clone();
         let work = async move {
-            let commit = Commit::one(meta.namespace()?, Change::DeleteContent(call.digest.clone()));
+            let commit =
+                Commit::one(meta.namespace()?, Change::DeleteContent(call.digest.clone())).request(meta.request_id);
             let committed = deps.journal.commit(commit).await?;
             let last = committed.outcomes.iter().any(|o| matches!(o, Outcome::ContentDeleted { last: true, .. }));
             if last {
@@ -572,7 +573,7 @@ impl Handler<Ask<AbortIngest>> for Content {
             let namespace = meta.namespace()?;
             // Held until the ingest is gone, so that nobody begins to write it meanwhile.
             let _lock = deps.writers.lock(namespace, &call.reference).await?;
-            discard(&deps, namespace, &call.reference).await
+            discard(&deps, namespace, &call.reference, meta.request_id).await
         };
         ctx.job("abort ingest", |_| work, |_, end, _| reply.send(end));
     }

@@ -1,7 +1,7 @@
 //! The journal: the only writer of the store, on a thread of its own.
 //!
-//! - Parent root; permanent; a failure is the root's at once (nothing can be done without it); stop budget 10 s; 1024
-//!   commits may wait, whoever brings more waits with them.
+//! - Parent root; permanent; its own failures are 3 in 5 s, one more is the root's; stop budget 10 s; 1024 commits may
+//!   wait, whoever brings more waits with them.
 //! - Takes commits, writes what waits in one transaction, and answers each once all are on the disk. A commit that comes
 //!   alone is written alone, at once: batches form only behind a write that is under way.
 //! - No jobs. A restart reopens the database and asks it where the log ends.
@@ -17,15 +17,18 @@
 //! - **JOURNAL-1** A commit is answered, and its events are on the bus, only after it is durable.
 //! - **JOURNAL-2** Whoever has an answer finds its events on the bus: the high-water mark moves first.
 //! - **JOURNAL-3** One commit's refusal changes nothing and disturbs no other of its batch.
+//! - **JOURNAL-4** Nobody is left in doubt by a failure that a reopening settles: what was done is answered, what was not
+//!   is done again or refused.
 
 use crate::{
     bus::Tail,
     figures::Figures,
     gc::{Activity, Counted},
-    runtime::{ChildSpec, Clock, Group, Node, ThreadPart},
+    runtime::{ChildSpec, Clock, Failures, Group, Node, ThreadPart, panic_message},
 };
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -34,6 +37,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
+use wharf_failpoints::failpoint;
 use wharf_messages::{Answer, Refusal, Timestamp, event::Seq};
 pub(crate) use wharf_store::Writer;
 use wharf_store::{Commit, Committed, LogSize, Retention};
@@ -52,7 +56,9 @@ const REOPEN_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duratio
 /// What the journal writes to: the store's writer, or a test's stand-in.
 pub(crate) trait Log: Send + 'static {
     /// Writes a batch and answers each commit, once all are durable.
-    fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>>;
+    fn commit(&mut self, batch: &[Commit], now: Timestamp) -> Vec<Answer<Committed>>;
+    /// The answers of the last batch, if a failure left it in doubt and the reopening found it done.
+    fn settled(&mut self) -> Option<Vec<Answer<Committed>>>;
     /// Forgets the events that retention does not keep, if there are enough of them.
     fn cut(&mut self, retention: &Retention, now: Timestamp) -> Answer<u64>;
     /// Whether nothing can be written until it is reopened.
@@ -66,8 +72,12 @@ pub(crate) trait Log: Send + 'static {
 }
 
 impl Log for Writer {
-    fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>> {
+    fn commit(&mut self, batch: &[Commit], now: Timestamp) -> Vec<Answer<Committed>> {
         Writer::commit(self, batch, now)
+    }
+
+    fn settled(&mut self) -> Option<Vec<Answer<Committed>>> {
+        Writer::settled(self)
     }
 
     fn cut(&mut self, retention: &Retention, now: Timestamp) -> Answer<u64> {
@@ -197,6 +207,7 @@ impl JournalSeat {
             reopen: Reopen::default(),
             retention,
             figures,
+            failures: Failures::default(),
         };
         group.start_thread(node, part, move || {
             stopping.store(true, Ordering::Release);
@@ -229,6 +240,7 @@ struct Work<L> {
     reopen: Reopen,
     retention: Retention,
     figures: Arc<Figures>,
+    failures: Failures,
 }
 
 impl<L: Log> ThreadPart for Work<L> {
@@ -259,6 +271,7 @@ impl<L: Log> ThreadPart for Work<L> {
         self.stopping.store(false, Ordering::Release);
         // A panic in the middle of a write leaves the database in doubt, exactly as an error of the disk does.
         self.reopen.due = true;
+        self.failures.forget();
     }
 }
 
@@ -267,8 +280,8 @@ impl<L: Log> Work<L> {
         let (now, begun, commits) = (self.clock.now(), Instant::now(), batch.len());
         let counted: Vec<Counted> = batch.iter().map(|commit| Counted::of(commit, now)).collect();
         let answers = match self.reopen.make_usable(&mut self.log, &self.tail, &self.figures) {
-            Ok(()) => self.log.commit(batch, now),
-            Err(refusal) => replies.iter().map(|_| Err(refusal.clone())).collect(),
+            Ok(()) => self.commit(&batch),
+            Err(refusal) => refuse_all(&batch, &refusal),
         };
         for committed in answers.iter().flatten() {
             self.tail.push(&committed.events);
@@ -291,6 +304,67 @@ impl<L: Log> Work<L> {
         self.cut();
     }
 
+    /// Writes a batch. A failure in the middle leaves it in doubt: the database is opened again, and says whether it was
+    /// done (JOURNAL-4).
+    fn commit(&mut self, batch: &[Commit]) -> Vec<Answer<Committed>> {
+        match self.attempt(batch) {
+            Ok(answers) if !self.log.is_broken() => answers,
+            Ok(answers) => {
+                let usable = self.reopen.make_usable(&mut self.log, &self.tail, &self.figures);
+                usable.ok().and_then(|()| self.log.settled()).unwrap_or(answers)
+            }
+            Err(reason) => self.settle(batch, &reason),
+        }
+    }
+
+    /// After a panic: what was not done is done again, each commit for itself, so that the one that cannot be done costs
+    /// no other.
+    fn settle(&mut self, batch: &[Commit], reason: &str) -> Vec<Answer<Committed>> {
+        self.reopen.due = true;
+        if let Err(refusal) = self.reopen.make_usable(&mut self.log, &self.tail, &self.figures) {
+            return refuse_all(batch, &refusal);
+        }
+        if let Some(answers) = self.log.settled() {
+            return answers;
+        }
+        if batch.len() > 1 {
+            return batch.iter().flat_map(|commit| self.commit(std::slice::from_ref(commit))).collect();
+        }
+        match self.attempt(batch) {
+            Ok(answers) => answers,
+            Err(again) => {
+                self.reopen.due = true;
+                let settled = self
+                    .reopen
+                    .make_usable(&mut self.log, &self.tail, &self.figures)
+                    .ok()
+                    .and_then(|()| self.log.settled());
+                let failed =
+                    || Refusal::internal(format!("the journal failed twice over this change: {reason}; {again}"));
+                settled.unwrap_or_else(|| refuse_all(batch, &failed()))
+            }
+        }
+    }
+
+    /// Tries once; a panic is counted, and is the root's if it is one too many.
+    fn attempt(&mut self, batch: &[Commit]) -> Result<Vec<Answer<Committed>>, String> {
+        let now = self.clock.now();
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            failpoint!("journal/write");
+            self.log.commit(batch, now)
+        }));
+        done.map_err(|panic| {
+            let reason = panic_message(&*panic).to_owned();
+            self.node.failed(&reason);
+            if self.failures.count(Instant::now(), SPEC.intensity, SPEC.backoff).is_none() {
+                resume_unwind(panic);
+            }
+            self.node.restarted(&reason);
+            tracing::error!(reason, "the journal failed and opens the database again");
+            reason
+        })
+    }
+
     /// Cuts the log's oldest events off, some at a time: each cut is a transaction of its own.
     fn cut(&mut self) {
         if self.log.is_broken() {
@@ -307,6 +381,10 @@ impl<L: Log> Work<L> {
             Err(refusal) => tracing::warn!(%refusal, "the log could not be cut"),
         }
     }
+}
+
+fn refuse_all(batch: &[Commit], refusal: &Refusal) -> Vec<Answer<Committed>> {
+    batch.iter().map(|_| Err(refusal.clone())).collect()
 }
 
 /// When to open a broken database again: whenever something is to be written, but not all the time.

@@ -43,6 +43,8 @@ pub struct Wharf(Arc<System>);
 pub struct System {
     /// The actors that are always there.
     pub actors: root::Actors,
+    /// The requests that are being done.
+    pub attempts: serve::Attempts,
     /// What is told.
     pub bus: bus::Bus,
     /// What time it is.

@@ -17,3 +17,9 @@ pub fn random() -> String {
     let chance = RandomState::new().hash_one(count);
     format!("{chance:016x}{:08x}", u32::try_from(count & 0xffff_ffff).unwrap_or(0))
 }
+
+/// The name that a request gives to what it makes: the same however often it is asked.
+#[must_use]
+pub fn of_request(request: u64) -> String {
+    format!("{request:016x}")
+}

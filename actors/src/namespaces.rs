@@ -45,7 +45,8 @@ impl Handler<Ask<CreateNamespace>> for Namespaces {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<CreateNamespace>, ctx: &mut Ctx<Self>) {
-        let commit = Commit::one(&ask.call.name.clone(), Change::CreateNamespace(ask.call));
+        let commit =
+            Commit::one(&ask.call.name.clone(), Change::CreateNamespace(ask.call)).request(ask.meta.request_id);
         answer_after_commit(&self.journal, commit, ask.reply, ctx, Committed::into_namespace);
     }
 }
@@ -54,7 +55,8 @@ impl Handler<Ask<UpdateNamespace>> for Namespaces {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<UpdateNamespace>, ctx: &mut Ctx<Self>) {
-        let commit = Commit::one(&ask.call.name.clone(), Change::UpdateNamespace(ask.call));
+        let commit =
+            Commit::one(&ask.call.name.clone(), Change::UpdateNamespace(ask.call)).request(ask.meta.request_id);
         answer_after_commit(&self.journal, commit, ask.reply, ctx, Committed::into_namespace);
     }
 }
@@ -63,7 +65,8 @@ impl Handler<Ask<DeleteNamespace>> for Namespaces {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<DeleteNamespace>, ctx: &mut Ctx<Self>) {
-        let commit = Commit::one(&ask.call.name.clone(), Change::DeleteNamespace(ask.call.name));
+        let commit =
+            Commit::one(&ask.call.name.clone(), Change::DeleteNamespace(ask.call.name)).request(ask.meta.request_id);
         answer_after_commit(&self.journal, commit, ask.reply, ctx, |_| Some(()));
     }
 }
@@ -78,7 +81,7 @@ macro_rules! lease_commands {
                 let Ask { meta, call: $it, reply } = ask;
                 match meta.namespace() {
                     Ok(namespace) => {
-                        let commit = Commit::one(namespace, $change);
+                        let commit = Commit::one(namespace, $change).request(meta.request_id);
                         answer_after_commit(&self.journal, commit, reply, ctx, $pick);
                     }
                     Err(refusal) => reply.send(Err(refusal)),
@@ -101,9 +104,13 @@ impl Handler<Ask<CreateLease>> for Namespaces {
         let Ask { meta, mut call, reply } = ask;
         let prepared = meta.namespace().and_then(|namespace| {
             if call.id.is_none() {
-                call.id = Some(LeaseId::new(crate::names::random())?);
+                let name = match meta.request_id {
+                    0 => crate::names::random(),
+                    request => crate::names::of_request(request),
+                };
+                call.id = Some(LeaseId::new(name)?);
             }
-            Ok(Commit::one(namespace, Change::CreateLease(call)))
+            Ok(Commit::one(namespace, Change::CreateLease(call)).request(meta.request_id))
         });
         match prepared {
             Ok(commit) => answer_after_commit(&self.journal, commit, reply, ctx, Committed::into_lease),

@@ -11,7 +11,7 @@ use crate::{
     drivers::Drivers,
     journal::{self, Journal, JournalSeat},
     runtime::{self, Actor, ChildSpec, Clock, Ctx, GaveUp, Group, Pool, Restarted, Supervised, Tree},
-    serve::{CallIo, Serve},
+    serve::{Attempts, CallIo, Serve},
 };
 use std::{future::Future, io, time::Duration};
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use wharf_messages::{
     Answer, Meta,
     event::Event,
-    supervision::{ChildReport, GetSupervisionTree},
+    supervision::{ChildReport, GetSupervisionTree, RestartChild},
 };
 use wharf_store::{Commit, OpenError};
 
@@ -196,6 +196,7 @@ pub(crate) async fn start(config: SystemConfig, clock: Clock) -> Result<(Wharf, 
     let drivers = Drivers::open(&config, &store, &journal.journal()).map_err(RunError::Drivers)?;
     let wharf = Wharf::new(System {
         actors: seats.handles(),
+        attempts: Attempts::default(),
         bus,
         drivers,
         started_at: clock.now(),
@@ -232,6 +233,13 @@ pub(crate) async fn write_restarts(mut restarts: mpsc::Receiver<Restarted>, jour
 impl Serve for GetSupervisionTree {
     async fn serve(self, wharf: Wharf, _: Meta, _: CallIo<()>) -> Answer<Vec<ChildReport>> {
         Ok(wharf.tree.report())
+    }
+}
+
+impl Serve for RestartChild {
+    async fn serve(self, wharf: Wharf, meta: Meta, _: CallIo<()>) -> Answer<()> {
+        tracing::info!(path = self.path, peer = ?meta.peer, "to be restarted by hand");
+        wharf.tree.restart(&self.path).await
     }
 }
 

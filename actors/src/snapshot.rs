@@ -20,7 +20,7 @@ use crate::{
 };
 use std::{future::Future, sync::Arc};
 use wharf_messages::{
-    Answer, Labels, LeaseId, Mount, Refusal, RefusalKind, SnapshotKey,
+    Answer, Labels, LeaseId, Meta, Mount, Refusal, RefusalKind, SnapshotKey,
     snapshot::{
         CommitSnapshot, PrepareSnapshot, RemoveSnapshot, SNAPSHOT_REF_LABEL, SnapshotKind, UpdateSnapshot, Usage,
         ViewSnapshot,
@@ -67,6 +67,13 @@ struct New {
     parent: Option<SnapshotKey>,
     labels: Labels,
     lease: Option<LeaseId>,
+    request: u64,
+}
+
+impl New {
+    fn of(kind: SnapshotKind, parent: Option<SnapshotKey>, labels: Labels, meta: Meta) -> Self {
+        Self { kind, parent, labels, lease: meta.lease, request: meta.request_id }
+    }
 }
 
 /// What the backend made of it.
@@ -124,7 +131,7 @@ async fn make(deps: Arc<SnapshotDeps>, path: SnapshotPath, new: New) -> Answer<V
         id: number,
         labels: labels.clone(),
     });
-    let mut commit = Commit::one(&path.namespace, change).leased(new.lease);
+    let mut commit = Commit::one(&path.namespace, change).leased(new.lease).request(new.request);
     if let (Made::AlreadyHere(_, usage), Some(target)) = (&made, &target) {
         commit = commit.change(Change::CommitSnapshot {
             snapshotter: path.snapshotter.clone(),
@@ -135,6 +142,7 @@ async fn make(deps: Arc<SnapshotDeps>, path: SnapshotPath, new: New) -> Answer<V
             usage: *usage,
         });
     }
+    wharf_failpoints::failpoint!("snapshot/made");
     let committed = deps.journal.commit(commit).await;
     // In doubt the row may be there: then the next start's sweep knows.
     if committed.as_ref().is_err_and(|refusal| !refusal.is(RefusalKind::Unavailable)) {
@@ -158,7 +166,7 @@ impl Handler<Ask<PrepareSnapshot>> for SnapshotActor {
 
     fn handle(&mut self, ask: Ask<PrepareSnapshot>, ctx: &mut Ctx<Self>) {
         let Ask { meta, call, reply } = ask;
-        let new = New { kind: SnapshotKind::Active, parent: call.parent, labels: call.labels, lease: meta.lease };
+        let new = New::of(SnapshotKind::Active, call.parent, call.labels, meta);
         self.answer(reply, ctx, make(Arc::clone(&self.deps), self.path.clone(), new));
     }
 }
@@ -168,7 +176,7 @@ impl Handler<Ask<ViewSnapshot>> for SnapshotActor {
 
     fn handle(&mut self, ask: Ask<ViewSnapshot>, ctx: &mut Ctx<Self>) {
         let Ask { meta, call, reply } = ask;
-        let new = New { kind: SnapshotKind::View, parent: call.parent, labels: call.labels, lease: meta.lease };
+        let new = New::of(SnapshotKind::View, call.parent, call.labels, meta);
         self.answer(reply, ctx, make(Arc::clone(&self.deps), self.path.clone(), new));
     }
 }
@@ -224,7 +232,8 @@ impl Handler<Ask<CommitSnapshot>> for SnapshotActor {
                 labels: call.labels,
                 usage,
             };
-            deps.journal.commit(Commit::one(&path.namespace, change).leased(meta.lease)).await.map(|_| ())
+            let commit = Commit::one(&path.namespace, change).leased(meta.lease).request(meta.request_id);
+            deps.journal.commit(commit).await.map(|_| ())
         };
         self.answer(reply, ctx, work);
     }
@@ -235,9 +244,11 @@ impl Handler<Ask<RemoveSnapshot>> for SnapshotActor {
 
     fn handle(&mut self, ask: Ask<RemoveSnapshot>, ctx: &mut Ctx<Self>) {
         let (deps, path) = (Arc::clone(&self.deps), self.path.clone());
+        let request = ask.meta.request_id;
         let work = async move {
             let change = Change::RemoveSnapshot { snapshotter: path.snapshotter.clone(), key: path.key };
-            let committed = deps.journal.commit(Commit::one(&path.namespace, change)).await?;
+            let committed = deps.journal.commit(Commit::one(&path.namespace, change).request(request)).await?;
+            wharf_failpoints::failpoint!("snapshot/removed");
             let Some(row) = committed.into_snapshot() else { return Ok(()) };
             let snapshotters = deps.snapshotters.clone();
             blocking("remove a snapshot's folder", move || snapshotters.discard(&path.snapshotter, &row)).await
@@ -256,7 +267,7 @@ impl Handler<Ask<UpdateSnapshot>> for SnapshotActor {
             labels: ask.call.labels,
             mask: ask.call.mask,
         };
-        let commit = Commit::one(&self.path.namespace, change);
+        let commit = Commit::one(&self.path.namespace, change).request(ask.meta.request_id);
         answer_after_commit(&self.deps.journal, commit, ask.reply, ctx, |committed| {
             committed.into_snapshot().map(|row| row.info)
         });

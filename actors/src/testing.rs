@@ -1,6 +1,7 @@
 //! A world for tests of actors: a real store in a folder of its own, the real journal and bus, a clock that stands still,
 //! and an arbiter on which actors run until the test is over.
 
+mod attack;
 pub(crate) mod whole;
 
 use crate::{

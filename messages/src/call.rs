@@ -153,6 +153,7 @@ macro_rules! for_each_call {
             "system.plugins"      Query   Unary       system::ListPlugins            => Vec<system::PluginInfo>, ();
             "system.backup"       Query   Items       system::BackupMetadata         => (), Vec<u8>;
             "supervision.tree"    Query   Unary       supervision::GetSupervisionTree => Vec<supervision::ChildReport>, ();
+            "supervision.restart" Command Unary       supervision::RestartChild      => (), ();
         }
     };
 }

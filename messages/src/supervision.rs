@@ -45,6 +45,14 @@ pub struct ChildReport {
     pub age_ms: u64,
 }
 
+/// Restarts a part by hand and waits until it runs again. Refused with `NotFound`, with `FailedPrecondition` for the root
+/// and for what is not running.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartChild {
+    /// Its path in the tree.
+    pub path: String,
+}
+
 /// Reads the live tree, parents before children.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GetSupervisionTree {}

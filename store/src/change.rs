@@ -35,6 +35,9 @@ pub struct Commit {
     pub events: Vec<Event>,
     /// Marks the events as learnt late.
     pub late: bool,
+    /// The request that is done with this ([`Meta::request_id`](wharf_messages::Meta)); 0 for none. Refused with `Aborted`
+    /// if it was done before: [`Store::done`](crate::Store::done) knows.
+    pub request: u64,
 }
 
 impl Commit {
@@ -76,6 +79,13 @@ impl Commit {
     #[must_use]
     pub fn is_spared(&self) -> bool {
         !self.changes.is_empty() && self.changes.iter().all(Change::is_spared)
+    }
+
+    /// Says which request is done with it.
+    #[must_use]
+    pub fn request(mut self, id: u64) -> Self {
+        self.request = id;
+        self
     }
 
     /// Marks the events as learnt late.

@@ -90,7 +90,10 @@ impl Disk for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        wharf_failpoints::try_failpoint!("store/sync");
+        self.sync_data()?;
+        wharf_failpoints::try_failpoint!("store/synced");
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ mod open;
 mod reader;
 mod record;
 pub mod refuse;
+mod requests;
 mod reserve;
 mod row;
 mod schema;

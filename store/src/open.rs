@@ -6,6 +6,7 @@ use crate::{
     disk::{Disk, ReservedFile},
     error::{OpenError, refusal},
     reader::Reader,
+    requests::Requests,
     reserve::Reserve,
     row::FileId,
     schema,
@@ -20,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
 };
-use wharf_messages::{Answer, Digest};
+use wharf_messages::{Answer, Digest, event::Seq};
 
 /// The file that says who has the root.
 const LOCK_FILE: &str = "lock";
@@ -49,6 +50,7 @@ struct Shared {
     uuid: String,
     options: Options,
     handle: RwLock<Handle>,
+    requests: Requests,
     disk: Arc<dyn Disk>,
     blobs: Blobs,
     /// Held for as long as anybody can touch the root.
@@ -79,7 +81,7 @@ pub(crate) fn open_on(
     // redb panics over some kinds of damage. Nothing is lost by catching that here: the handle is thrown away, and the
     // operator is told which file it is about.
     let opened = catch_unwind(AssertUnwindSafe(|| open_rows(&path, options, &disk)));
-    let (handle, uuid, log) = opened.unwrap_or_else(|panic| {
+    let (handle, requests, uuid, log) = opened.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
         Err(OpenError::Damaged { path: path.clone(), why: text.unwrap_or("it cannot be read").to_owned() })
     })?;
@@ -88,6 +90,7 @@ pub(crate) fn open_on(
         uuid,
         options,
         handle: RwLock::new(handle),
+        requests,
         disk,
         blobs: Blobs::open(root)?,
         _lock: lock,
@@ -96,19 +99,25 @@ pub(crate) fn open_on(
     Ok((store.clone(), Writer::new(store, log)))
 }
 
-/// Opens the database, and answers the root's id and the log as it lies.
-fn open_rows(path: &Path, options: Options, disk: &Arc<dyn Disk>) -> Result<(Handle, String, LogSize), OpenError> {
+/// Opens the database, and answers the requests done, the root's id and the log as it lies.
+fn open_rows(
+    path: &Path,
+    options: Options,
+    disk: &Arc<dyn Disk>,
+) -> Result<(Handle, Requests, String, LogSize), OpenError> {
     let fail = |source: redb::Error| OpenError::Database { path: path.to_owned(), source: Box::new(source) };
     let handle = database::open(disk, options).map_err(fail)?;
     let uuid = database::identify(&handle, path)?;
     database::complete(&handle).map_err(fail)?;
+    let requests = Requests::default();
+    requests.load(&handle.database).map_err(fail)?;
     let log = handle
         .database
         .begin_read()
         .map_err(|e| refusal("read the log", e))
         .and_then(|transaction| Reader::new(transaction).log_size())
         .map_err(|refusal| OpenError::Damaged { path: path.to_owned(), why: refusal.to_string() })?;
-    Ok((handle, uuid, log))
+    Ok((handle, requests, uuid, log))
 }
 
 impl Store {
@@ -119,6 +128,17 @@ impl Store {
     pub fn read(&self) -> Answer<Reader> {
         let transaction = self.database().begin_read().map_err(|e| refusal("read the database", e))?;
         Ok(Reader::new(transaction))
+    }
+
+    /// Where the log ended after a request was done ([`Commit::request`](crate::Commit)), if it was; only the newest
+    /// thousands are remembered.
+    #[must_use]
+    pub fn done(&self, request: u64) -> Option<Seq> {
+        self.requests().done(request)
+    }
+
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.0.requests
     }
 
     /// The bytes of blobs.
@@ -197,6 +217,8 @@ impl Store {
         let mut slot = self.0.handle.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         slot.gate.stop_writes();
         let fresh = database::open(&self.0.disk, self.0.options).map_err(|e| refusal(doing, e))?;
+        // What was in doubt is decided now.
+        self.requests().load(&fresh.database).map_err(|e| refusal(doing, e))?;
         slot.gate.close();
         *slot = fresh;
         Ok(())

@@ -5,6 +5,7 @@
 //! ------------------  ----------------------------------------  ---------------------------------------------
 //! meta                "schema" | "uuid" | "log_bytes"           u32 little-endian | text | u64 little-endian
 //! events              seq                                       EventRecord         the log; gap-free from first to last
+//! requests            request's id                              seq                 the newest done; seq: the log's end then
 //!
 //! cursors             name                                      Cursor              who has read how far
 //!
@@ -58,6 +59,7 @@ pub(crate) const META_UUID: &str = "uuid";
 pub(crate) const META_LOG_BYTES: &str = "log_bytes";
 pub(crate) const EVENTS: TableDefinition<u64, Bytes> = TableDefinition::new("events");
 pub(crate) const CURSORS: TableDefinition<&str, Bytes> = TableDefinition::new("cursors");
+pub(crate) const REQUESTS: TableDefinition<u64, u64> = TableDefinition::new("requests");
 pub(crate) const NAMESPACES: TableDefinition<&str, Bytes> = TableDefinition::new("namespaces");
 pub(crate) const IMAGES: TableDefinition<Key2, Bytes> = TableDefinition::new("images");
 pub(crate) const CONTAINERS: TableDefinition<Key2, Bytes> = TableDefinition::new("containers");

@@ -16,6 +16,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Stdio,
+    thread,
     time::Duration,
 };
 
@@ -80,15 +81,22 @@ impl Daemon {
 
     /// Starts the daemon again after [`Self::kill`] or [`Self::terminate`].
     pub fn up(&mut self) {
+        let code = self.try_up();
+        assert_eq!(code, None, "wharfd ended before it was ready:\n{}", self.log());
+    }
+
+    /// Starts it and waits until it is ready; answers how it ended, if it has before.
+    fn try_up(&mut self) -> Option<i32> {
         let mut process = self.spawn();
-        let ready = wait::within(wait::PATIENCE, || {
-            if let Some(status) = process.ended() {
-                panic!("wharfd ended with {} before it was ready:\n{}", shell_code(status), self.log());
-            }
-            UnixStream::connect(self.address()).ok()
+        let outcome = wait::within(wait::PATIENCE, || match process.ended() {
+            Some(status) => Some(Some(shell_code(status))),
+            None => UnixStream::connect(self.address()).ok().map(|_| None),
         });
-        assert!(ready.is_some(), "wharfd is not ready:\n{}", self.log());
-        self.process = Some(process);
+        let ended = outcome.unwrap_or_else(|| panic!("wharfd is not ready:\n{}", self.log()));
+        if ended.is_none() {
+            self.process = Some(process);
+        }
+        ended
     }
 
     /// Runs another `wharfd` on the same folders, at an address, to its end, which has to come by itself.
@@ -145,6 +153,29 @@ impl Daemon {
         process.signal(signal);
         let status = process.wait_for(wait::PATIENCE);
         shell_code(status.unwrap_or_else(|| panic!("wharfd does not end on {signal}:\n{}", self.log())))
+    }
+
+    /// Starts it again if it has died, as whoever runs a daemon does, and once more if it dies of that.
+    pub fn revive(&mut self) {
+        if !self.is_up() {
+            self.process = None;
+            if self.try_up().is_some() {
+                self.up();
+            }
+        }
+    }
+
+    /// Runs `wharf`, and starts the daemon again whenever it dies meanwhile. It has the time of the longest call to a shim.
+    pub fn wharf_reviving(&mut self, args: impl Args) -> Output {
+        let command = self.client().command(args);
+        thread::scope(|scope| {
+            let running = scope.spawn(move || crate::command::run(command, b"", 4 * wait::PATIENCE));
+            while !running.is_finished() {
+                self.revive();
+                thread::sleep(Duration::from_millis(5));
+            }
+            running.join().unwrap()
+        })
     }
 
     /// Its process id.
@@ -330,7 +361,7 @@ impl Drop for Daemon {
             if let Some(status) = process.ended() {
                 problems.push(format!("wharfd ended by itself with {}", shell_code(status)));
             } else {
-                if !std::thread::panicking()
+                if !thread::panicking()
                     && let Err(problem) = self.check_order()
                 {
                     problems.push(format!("events out of order: {problem}"));
@@ -346,11 +377,10 @@ impl Drop for Daemon {
         }
         debug_assert!(cgroups::processes(&self.namespace).is_empty());
         let log = self.log();
-        let panic: Vec<_> = log.lines().skip_while(|line| !line.contains("panicked at")).take(2).collect();
-        if !panic.is_empty() {
-            problems.push(format!("wharfd panicked: {}", panic.join(": ")));
+        if let Some(panic) = unwanted_panic(&log) {
+            problems.push(format!("wharfd panicked: {panic}"));
         }
-        if std::thread::panicking() || !problems.is_empty() {
+        if thread::panicking() || !problems.is_empty() {
             let lines: Vec<_> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(60)..].join("\n");
             eprintln!("--- the last of wharfd's log\n{tail}\n---");
@@ -359,6 +389,18 @@ impl Drop for Daemon {
             report(&problems.join("\n"));
         }
     }
+}
+
+/// The first panic in a log that no failpoint asked for.
+fn unwanted_panic(log: &str) -> Option<String> {
+    let mut lines = log.lines();
+    while let Some(line) = lines.find(|line| line.contains("panicked at")) {
+        let message = lines.next().unwrap_or_default();
+        if !message.starts_with("failpoint ") {
+            return Some(format!("{line}: {message}"));
+        }
+    }
+    None
 }
 
 /// A `wharf` in the background.

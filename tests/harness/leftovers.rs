@@ -92,6 +92,24 @@ pub fn mounts_beneath(folder: &Path) -> Vec<PathBuf> {
     points.map(unescape).filter(|path| path.starts_with(folder) && path != folder).collect()
 }
 
+/// Who keeps a namespace of the kernel's (`net:[4026531840]`) alive: processes in it or with a handle of it, and mounts.
+#[must_use]
+pub fn holders_of(kernel_namespace: &str) -> Vec<String> {
+    let is_it = |link: PathBuf| fs::read_link(&link).is_ok_and(|target| target.as_os_str() == kernel_namespace);
+    let mut holders: Vec<_> = process::all()
+        .into_iter()
+        .flat_map(|pid| {
+            let handles = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            handles.map(|handle| handle.path()).chain([format!("/proc/{pid}/ns/net").into()])
+        })
+        .filter(|link| is_it(link.clone()))
+        .map(|link| link.display().to_string())
+        .collect();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    holders.extend(mounts.lines().filter(|line| line.split(' ').nth(3) == Some(kernel_namespace)).map(str::to_owned));
+    holders
+}
+
 /// Undoes the kernel's octal escapes of blanks and backslashes.
 fn unescape(escaped: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(escaped.len());

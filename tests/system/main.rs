@@ -6,6 +6,7 @@
 
 mod cgroup_views;
 mod cli;
+mod crash;
 mod ctr;
 mod docker;
 mod docker_restarts;
@@ -19,6 +20,7 @@ mod hostile_clients;
 mod images;
 mod import;
 mod isolation;
+mod load;
 mod observe;
 mod own_shim;
 mod peers;
@@ -32,6 +34,7 @@ mod roots;
 mod run;
 mod streaming;
 mod suites;
+mod supervision;
 mod tasks;
 mod terminal;
 mod traces;

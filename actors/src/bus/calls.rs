@@ -4,7 +4,7 @@ use super::Wanted;
 use crate::{
     Wharf,
     runtime::blocking,
-    serve::{CallIo, Serve},
+    serve::{CallIo, Serve, once},
 };
 use wharf_messages::{
     Answer, Meta, Namespace, Refusal,
@@ -73,7 +73,10 @@ impl Serve for PublishEvent {
             )));
         }
         let event = Event::Published { topic: self.topic, payload: self.payload };
-        Ok(wharf.journal.commit(Commit::new(namespace).event(event)).await?.last_seq)
+        let commit = Commit::new(namespace).event(event).request(meta.request_id);
+        let journal = wharf.journal.clone();
+        let publish = async move { Ok(journal.commit(commit).await?.last_seq) };
+        once(&wharf, meta.request_id, publish, |_, seq| async move { Ok(seq) }).await
     }
 }
 

@@ -25,18 +25,22 @@ impl Claim {
     ///
     /// # Errors
     /// What the journal says: a daemon that cannot write begins nothing.
-    pub async fn take(journal: &Journal, mut meta: Meta, job: &str) -> Answer<Self> {
+    pub async fn take(journal: &Journal, meta: Meta, job: &str) -> Answer<Self> {
         let (journal, namespace) = (journal.clone(), meta.namespace()?.clone());
-        let mut own = None;
-        if meta.lease.is_none() {
+        // The steps of the job are not its request: that is done with the last of them.
+        let meta = Meta { request_id: 0, ..meta };
+        let mut claim = Self { journal, namespace, meta, own: None };
+        if claim.meta.lease.is_none() {
             let id = LeaseId::new(format!("{job}-{}", names::random()))?;
             let labels = Labels::from([(JOB_LABEL.to_owned(), job.to_owned())]);
             let lease = Change::CreateLease(CreateLease { id: Some(id.clone()), labels });
-            journal.commit(Commit::one(&namespace, lease)).await?;
-            meta.lease = Some(id.clone());
-            own = Some(id);
+            // Before it is there: a claim that is dropped or lost in the middle is given back all the same.
+            claim.own = Some(id.clone());
+            claim.journal.commit(Commit::one(&claim.namespace, lease)).await?;
+            wharf_failpoints::try_failpoint!("claim/taken");
+            claim.meta.lease = Some(id);
         }
-        Ok(Self { journal, namespace, meta, own })
+        Ok(claim)
     }
 
     /// The call, with the lease in it.
@@ -53,7 +57,9 @@ impl Claim {
             Some(own) => commit.change(Change::DeleteLease(own.clone())),
             None => commit.leased(self.meta.lease.clone()),
         };
+        wharf_failpoints::try_failpoint!("claim/conclude");
         let committed = self.journal.commit(commit).await?;
+        wharf_failpoints::failpoint!("claim/concluded");
         self.own = None;
         Ok(committed)
     }

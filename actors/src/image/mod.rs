@@ -155,11 +155,12 @@ impl ImageActor {
     fn commit_then_answer<T: 'static>(
         &self,
         change: Change,
+        request: u64,
         reply: crate::runtime::ReplyTo<T>,
         ctx: &mut Ctx<Self>,
         pick: impl FnOnce(Committed) -> Option<T> + 'static,
     ) {
-        let commit = Commit::one(&self.key.namespace, change);
+        let commit = Commit::one(&self.key.namespace, change).request(request);
         answer_after_commit(&self.deps.content.journal, commit, reply, ctx, pick);
     }
 
@@ -203,7 +204,13 @@ impl Handler<Ask<CreateImage>> for ImageActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<CreateImage>, ctx: &mut Ctx<Self>) {
-        self.commit_then_answer(Change::CreateImage(ask.call), ask.reply, ctx, Committed::into_image);
+        self.commit_then_answer(
+            Change::CreateImage(ask.call),
+            ask.meta.request_id,
+            ask.reply,
+            ctx,
+            Committed::into_image,
+        );
     }
 }
 
@@ -211,7 +218,13 @@ impl Handler<Ask<UpdateImage>> for ImageActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<UpdateImage>, ctx: &mut Ctx<Self>) {
-        self.commit_then_answer(Change::UpdateImage(ask.call), ask.reply, ctx, Committed::into_image);
+        self.commit_then_answer(
+            Change::UpdateImage(ask.call),
+            ask.meta.request_id,
+            ask.reply,
+            ctx,
+            Committed::into_image,
+        );
     }
 }
 
@@ -219,7 +232,7 @@ impl Handler<Ask<DeleteImage>> for ImageActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<DeleteImage>, ctx: &mut Ctx<Self>) {
-        self.commit_then_answer(Change::DeleteImage(ask.call.name), ask.reply, ctx, |_| Some(()));
+        self.commit_then_answer(Change::DeleteImage(ask.call.name), ask.meta.request_id, ask.reply, ctx, |_| Some(()));
     }
 }
 
@@ -251,4 +264,4 @@ impl ImageActor {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -57,7 +57,7 @@ pub async fn pull(
     board: Board,
     cancel: CancellationToken,
 ) -> Answer<Image> {
-    let namespace = meta.namespace()?.clone();
+    let (namespace, request) = (meta.namespace()?.clone(), meta.request_id);
     let reference = Reference::parse(&call.reference)?;
     let registry = deps.registries.open(&call.registry);
     let downloads = match call.max_concurrent_downloads {
@@ -68,6 +68,7 @@ pub async fn pull(
         registry,
         reference,
         namespace,
+        request,
         board,
         room: Arc::new(Semaphore::new(downloads.clamp(1, DOWNLOADS_MAX) as usize)),
         claim: Claim::take(&deps.content.journal, meta, "pull").await?,
@@ -91,6 +92,8 @@ struct Puller {
     deps: Arc<ImageDeps>,
     claim: Claim,
     namespace: Namespace,
+    /// Done with the commit that names the image.
+    request: u64,
     call: PullImage,
     reference: Reference,
     registry: Arc<dyn Registry>,
@@ -286,7 +289,7 @@ impl Puller {
         blob_labels: Vec<(Digest, Labels)>,
     ) -> Answer<Image> {
         let tied = fetched.iter().map(|f| (f.descriptor.digest.clone(), image_graph::gc_labels(&f.children)));
-        let mut commit = Commit::new(&self.namespace);
+        let mut commit = Commit::new(&self.namespace).request(self.request);
         for (digest, labels) in tied.chain(blob_labels).filter(|(_, labels)| !labels.is_empty()) {
             let mask = labels.keys().map(|key| format!("labels.{key}")).collect();
             commit = commit.change(Change::UpdateContent(UpdateContent { digest, labels, mask }));

@@ -25,12 +25,12 @@ use wharf_messages::{
     snapshot::{ListSnapshots, SnapshotKind, StatSnapshot},
 };
 
-const NAME: &str = "reg.local:5000/app:1";
+pub(crate) const NAME: &str = "reg.local:5000/app:1";
 
 /// What was put into the registry.
-struct Put {
-    manifest: Descriptor,
-    config: Descriptor,
+pub(crate) struct Put {
+    pub(crate) manifest: Descriptor,
+    pub(crate) config: Descriptor,
     layers: Vec<Descriptor>,
 }
 
@@ -82,13 +82,13 @@ fn put_for(whole: &Whole<'_>, names: &[&str], platform: &Platform, diff_ids: Opt
 }
 
 /// Puts an image there under the name.
-fn put(whole: &Whole<'_>, names: &[&str]) -> Put {
+pub(crate) fn put(whole: &Whole<'_>, names: &[&str]) -> Put {
     let put = put_for(whole, names, &Platform::host(), None);
     whole.registry.tag(NAME, &Descriptor { platform: None, ..put.manifest.clone() });
     put
 }
 
-fn pull() -> PullImage {
+pub(crate) fn pull() -> PullImage {
     PullImage {
         reference: NAME.to_owned(),
         platforms: PlatformChoice::Host,
@@ -102,7 +102,7 @@ fn pull() -> PullImage {
     }
 }
 
-fn native() -> SnapshotterName {
+pub(crate) fn native() -> SnapshotterName {
     SnapshotterName::new("native").unwrap()
 }
 

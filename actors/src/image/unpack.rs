@@ -148,6 +148,7 @@ impl Unpack<'_> {
             }
             other => other?,
         };
+        wharf_failpoints::try_failpoint!("unpack/fill");
         let filled = self.fill(layer, compression, mounts, diff_id).await;
         let committed = match filled {
             Ok(()) => {
@@ -162,6 +163,7 @@ impl Unpack<'_> {
             }
             Err(refusal) => Err(refusal.context(format!("unpack layer {}", layer.descriptor.digest))),
         };
+        wharf_failpoints::try_failpoint!("unpack/layer");
         let Err(refusal) = committed else { return Ok(()) };
         let remove = RemoveSnapshot { snapshotter: Some(snapshotter.clone()), key };
         if let Err(left) = self.deps.snapshots.ask(self.meta.clone(), remove).await {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::testing::{World, run, run_in, run_with};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, atomic::AtomicUsize};
 use wharf_messages::{Any, Labels, Namespace, RefusalKind, event::Event, namespace::CreateNamespace};
 use wharf_store::{Change, LogSize, Outcome};
 
@@ -15,7 +15,8 @@ struct Disk {
     /// The sizes of the batches that were written.
     batches: Mutex<Vec<usize>>,
     full: AtomicBool,
-    panics: AtomicBool,
+    /// How many writes to come panic.
+    panics: AtomicUsize,
     reopened: Mutex<u32>,
 }
 
@@ -37,10 +38,22 @@ struct Faulty {
 }
 
 impl Log for Faulty {
-    fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>> {
+    fn settled(&mut self) -> Option<Vec<Answer<Committed>>> {
+        Log::settled(&mut self.writer)
+    }
+
+    fn commit(&mut self, batch: &[Commit], now: Timestamp) -> Vec<Answer<Committed>> {
         self.disk.batches.lock().unwrap().push(batch.len());
         drop(self.disk.opened.wait_while(self.disk.gate.lock().unwrap(), |closed| *closed).unwrap());
-        assert!(!self.disk.panics.swap(false, Ordering::SeqCst), "a bug in the writer");
+        // What is told of restarts comes whenever it comes.
+        if batch.iter().any(|commit| !commit.changes.is_empty()) {
+            let panics = self.disk.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            let poison = batch
+                .iter()
+                .flat_map(|commit| &commit.changes)
+                .any(|change| matches!(change, Change::CreateNamespace(call) if call.name.as_str() == "poison"));
+            assert!(panics.is_err() && !poison, "a bug in the writer");
+        }
         if self.disk.full.load(Ordering::SeqCst) {
             self.broken = true;
             return batch.iter().map(|_| Err(Refusal::resource_exhausted("write the database: no space"))).collect();
@@ -176,22 +189,60 @@ fn a_full_disk_is_an_answer_and_ends_with_the_disk_being_full() {
 }
 
 #[test]
-fn a_panic_is_the_roots_and_what_waits_is_written_by_the_next_incarnation() {
+fn a_panic_is_settled_and_a_change_that_fails_each_time_is_refused() {
     faulty(async |world, disk| {
-        let gave_up = world.watch();
-        disk.panics.store(true, Ordering::SeqCst);
-        let refusal = world.journal.commit(namespace("in-doubt")).await.unwrap_err();
-        assert_eq!(refusal.kind, RefusalKind::Unavailable);
+        let _gave_up = world.watch();
+        disk.panics.store(1, Ordering::SeqCst);
+        world.journal.commit(namespace("once")).await.unwrap();
+        assert_eq!(world.tree.report()[0].restarts, 1);
+        assert!(world.tree.report()[0].last_reason.as_deref().unwrap().contains("a bug in the writer"));
+    });
+    faulty(async |world, _| {
+        let _gave_up = world.watch();
+        let refusal = world.journal.commit(namespace("poison")).await.unwrap_err();
+        assert!(refusal.is(RefusalKind::Internal) && refusal.detail.contains("a bug in the writer"), "{refusal}");
         world.journal.commit(namespace("next")).await.unwrap();
-        assert_eq!(*disk.reopened.lock().unwrap(), 1);
-        let report = &world.tree.report()[0];
-        assert_eq!((report.path.as_str(), report.restarts), ("journal", 1));
-        assert!(report.last_reason.as_deref().unwrap().contains("a bug in the writer"));
+    });
+}
 
-        disk.panics.store(true, Ordering::SeqCst);
-        assert_eq!(world.journal.commit(namespace("x")).await.unwrap_err().kind, RefusalKind::Unavailable);
-        let gave_up = gave_up.await;
-        assert_eq!(gave_up.path, "journal");
+#[test]
+fn a_journal_that_fails_too_often_is_the_roots() {
+    faulty(async |world, _| {
+        let gave_up = world.watch();
+        let failing = async {
+            let mut lost = 0;
+            // The root restarts everything once, and gives up the next time.
+            while lost < 2 {
+                let refusal = world.journal.commit(namespace("poison")).await.unwrap_err();
+                lost += usize::from(refusal.is(RefusalKind::Unavailable));
+            }
+        };
+        failing.await;
+        assert_eq!(gave_up.await.path, "journal");
+    });
+}
+
+#[test]
+fn a_panic_costs_no_change_of_its_batch() {
+    faulty(async |world, disk| {
+        let commit = |n: u32| {
+            let journal = world.journal.clone();
+            tokio::spawn(async move { journal.commit(namespace(&format!("n-{n}"))).await })
+        };
+        disk.close();
+        let first = commit(0);
+        world.until(|| disk.batches.lock().unwrap().len() == 1).await;
+        let rest: Vec<_> = (1..9).map(commit).collect();
+        world.until(|| world.tree.report()[0].mailbox_depth == 8).await;
+        // The batch of eight, and then one of its changes again and again.
+        disk.panics.store(3, Ordering::SeqCst);
+        disk.open();
+        assert!(first.await.unwrap().is_err() || disk.panics.load(Ordering::SeqCst) == 0);
+        let mut refused = 0;
+        for answer in rest {
+            refused += usize::from(answer.await.unwrap().is_err());
+        }
+        assert!(refused <= 1, "{refused}");
     });
 }
 

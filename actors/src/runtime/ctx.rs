@@ -13,6 +13,7 @@ use actix::{Actor, ActorContext, ActorFuture, ActorState, Addr, AsyncContext, Ha
 use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
+use wharf_failpoints::failpoint;
 use wharf_messages::Answer;
 
 /// How many messages an actor handles before it lets the others on its thread have a turn.
@@ -36,7 +37,7 @@ pub struct Ctx<A: Actor<Context = Self>> {
     pub(crate) jobs: u32,
     pub(crate) turn: u32,
     pub(crate) failure: Option<String>,
-    /// The type of the message in hand, for the reason of a failure.
+    /// The type of the message in hand, or on whose behalf is being gone on, for the reason of a failure.
     pub(crate) in_hand: Option<&'static str>,
     pub(crate) on_idle: Option<Box<dyn Fn()>>,
 }
@@ -92,7 +93,7 @@ impl<A: Actor<Context = Self>> Ctx<A> {
     {
         self.handle.0.node.set_idle(false);
         self.exclusive += 1;
-        let span = Span::current();
+        let (span, in_hand) = (Span::current(), self.in_hand);
         let future = wrap_future::<_, A>(future.instrument(span.clone()));
         let future = future.map(move |output, actor: &mut A, ctx: &mut Self| {
             ctx.exclusive -= 1;
@@ -100,7 +101,10 @@ impl<A: Actor<Context = Self>> Ctx<A> {
             if let Some(next) = ctx.in_line.pop_front() {
                 ctx.parts.wait(next);
             }
-            span.in_scope(|| then(actor, output, ctx));
+            ctx.with_in_hand(in_hand, |ctx| {
+                failpoint!("{}/{}/waited", ctx.handle.0.node.spec.name, short(in_hand));
+                span.in_scope(|| then(actor, output, ctx));
+            });
         });
         if self.exclusive == 1 {
             self.parts.wait(future);
@@ -127,8 +131,21 @@ impl<A: Actor<Context = Self>> Ctx<A> {
     where
         F: Future + 'static,
     {
+        let in_hand = self.in_hand;
         let future = wrap_future::<F, A>(future);
-        self.parts.spawn(future.map(|output, actor: &mut A, ctx: &mut Self| then(actor, output, ctx)));
+        self.parts.spawn(future.map(move |output, actor: &mut A, ctx: &mut Self| {
+            ctx.with_in_hand(in_hand, |ctx| {
+                failpoint!("{}/{}/resumed", ctx.handle.0.node.spec.name, short(in_hand));
+                then(actor, output, ctx);
+            });
+        }));
+    }
+
+    /// Does something on behalf of a message, so that its failure is told as that message's.
+    fn with_in_hand(&mut self, in_hand: Option<&'static str>, action: impl FnOnce(&mut Self)) {
+        let outer = std::mem::replace(&mut self.in_hand, in_hand);
+        action(self);
+        self.in_hand = outer;
     }
 
     /// Does `then` after a while, unless the incarnation ends before.
@@ -290,6 +307,12 @@ impl<A: Actor<Context = Self>> AsyncContextParts<A> for Ctx<A> {
     }
 }
 
+/// A message's name, for people: `StartTask` of `..::Ask<..::StartTask>`, and `start` where there is no message.
+pub(crate) fn short(in_hand: Option<&'static str>) -> &'static str {
+    let name = in_hand.unwrap_or("start").trim_end_matches('>');
+    name.rsplit([':', '<']).next().unwrap_or(name)
+}
+
 /// A message in the mailbox, with the span of whoever sent it.
 struct Letter<M> {
     message: Option<M>,
@@ -317,9 +340,12 @@ where
         node.taken();
         node.set_idle(false);
         ctx.turn += 1;
-        ctx.in_hand = Some(std::any::type_name::<M>());
+        let in_hand = Some(std::any::type_name::<M>());
         let _entered = self.span.enter();
-        actor.handle(message, ctx).handle(ctx, None);
-        ctx.in_hand = None;
+        ctx.with_in_hand(in_hand, |ctx| {
+            failpoint!("{}/{}/received", ctx.handle.0.node.spec.name, short(in_hand));
+            actor.handle(message, ctx).handle(ctx, None);
+            failpoint!("{}/{}/handled", ctx.handle.0.node.spec.name, short(in_hand));
+        });
     }
 }

@@ -27,6 +27,7 @@ mod thread;
 mod tree;
 
 pub use actix::{Actor, Handler, Supervised};
+pub(crate) use child::Failures;
 pub use child::{Backoff, ChildSpec, Intensity, Restart, Strategy};
 pub use clock::Clock;
 pub use ctx::Ctx;

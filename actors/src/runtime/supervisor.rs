@@ -16,7 +16,7 @@
 
 use super::{
     child::{ChildSpec, Failures},
-    ctx::Ctx,
+    ctx::{Ctx, short},
     handle::{Handle, Shared},
     job::panic_message,
     tree::{Node, Order, Phase, Tree},
@@ -34,6 +34,9 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 use wharf_messages::supervision::Restart;
+
+/// The reason of a restart that nothing made necessary.
+pub(crate) const BY_HAND: &str = "restarted by hand";
 
 /// What a parent hears of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +159,13 @@ impl<A: Supervised + Actor<Context = Ctx<A>>> Supervise<A> {
                 }
                 self.node.set_phase(Phase::Draining);
             }
+            Order::Restart if self.node.phase() == Phase::Running => {
+                tracing::info!(path = &*self.node.path, "restarted by hand");
+                self.node.failed(BY_HAND);
+                self.reset(BY_HAND);
+                self.node.set_phase(Phase::Starting);
+            }
+            Order::Restart => {}
             Order::Hold if self.node.phase() == Phase::Held => {}
             Order::Hold => {
                 self.reset("a sibling failed");
@@ -189,7 +199,7 @@ impl<A: Supervised + Actor<Context = Ctx<A>>> Supervise<A> {
             Err(panic) => {
                 let message = panic_message(&*panic);
                 let reason = match ctx.in_hand {
-                    Some(in_hand) => format!("panicked while handling {in_hand}: {message}"),
+                    Some(_) => format!("panicked while handling {}: {message}", short(ctx.in_hand)),
                     None => format!("panicked: {message}"),
                 };
                 self.failed(&reason);

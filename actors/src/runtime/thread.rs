@@ -7,7 +7,7 @@ use super::{
     child::ChildSpec,
     group::Group,
     job::panic_message,
-    supervisor::{Notice, Parent},
+    supervisor::{BY_HAND, Notice, Parent},
     tree::{Node, Order, Phase},
 };
 use std::{
@@ -89,10 +89,11 @@ async fn supervise<P: ThreadPart>(
                     () = killed(&node) => break,
                 }
             }
-            Ok(Order::Hold) => {
+            Ok(order @ (Order::Hold | Order::Restart)) => {
                 stop();
+                let why = if order == Order::Hold { Failure::Sibling } else { Failure::ByHand };
                 match ended.await {
-                    Ok((part, panic)) => (part, panic.map_or(Failure::Sibling, Failure::Own)),
+                    Ok((part, panic)) => (part, panic.map_or(why, Failure::Own)),
                     Err(_) => break,
                 }
             }
@@ -108,9 +109,11 @@ async fn supervise<P: ThreadPart>(
             tracing::error!(path = %node.path, reason, "failed, its parent decides");
             parent(Notice::Failed(reason.clone()));
         }
-        match resumed(&node).await {
-            Order::Resume => {}
-            _ => break,
+        if !matches!(failure, Failure::ByHand) {
+            match resumed(&node).await {
+                Order::Resume => {}
+                _ => break,
+            }
         }
         part.reset();
         match spawn(&node, part) {
@@ -130,6 +133,7 @@ async fn supervise<P: ThreadPart>(
 enum Failure {
     Own(String),
     Sibling,
+    ByHand,
 }
 
 impl Failure {
@@ -137,6 +141,7 @@ impl Failure {
         match self {
             Self::Own(reason) => reason,
             Self::Sibling => "a sibling failed",
+            Self::ByHand => BY_HAND,
         }
     }
 }
@@ -154,7 +159,7 @@ async fn order(node: &Node) -> Order {
 async fn resumed(node: &Node) -> Order {
     loop {
         match order(node).await {
-            Order::None | Order::Hold => {}
+            Order::None | Order::Hold | Order::Restart => {}
             order => return order,
         }
     }

@@ -19,6 +19,8 @@ const RESTARTS_WAITING_MAX: usize = 256;
 
 /// A start that takes longer is worth a line in the log.
 const START_SLOW: Duration = Duration::from_secs(5);
+/// How long a restart by hand may take.
+const RESTART_LIMIT: Duration = Duration::from_secs(10);
 /// For how long a failure is the likely cause of what callers see.
 const FAILURE_RECENT: Duration = Duration::from_secs(10);
 
@@ -56,14 +58,16 @@ impl Phase {
 #[repr(u8)]
 pub(crate) enum Order {
     None = 0,
+    /// Go on with a new incarnation.
+    Restart = 1,
     /// Drop the incarnation and wait.
-    Hold = 1,
+    Hold = 2,
     /// Go on after a hold, with a new incarnation.
-    Resume = 2,
+    Resume = 3,
     /// Take no more messages, answer the waiting ones, end.
-    Drain = 3,
+    Drain = 4,
     /// End now; what waits is refused.
-    Kill = 4,
+    Kill = 5,
 }
 
 /// In `Node::queue`: the part takes no more messages.
@@ -200,10 +204,11 @@ impl Node {
     pub(crate) fn take_order(&self, waker: &std::task::Waker) -> Order {
         self.waker.register(waker);
         match self.order.swap(Order::None as u8, Ordering::AcqRel) {
-            1 => Order::Hold,
-            2 => Order::Resume,
-            3 => Order::Drain,
-            4 => Order::Kill,
+            1 => Order::Restart,
+            2 => Order::Hold,
+            3 => Order::Resume,
+            4 => Order::Drain,
+            5 => Order::Kill,
             _ => Order::None,
         }
     }
@@ -322,6 +327,32 @@ impl Tree {
             .take_while(|(path, _)| path.starts_with(&prefix))
             .map(|(_, node)| Arc::clone(node))
             .collect()
+    }
+
+    /// Restarts a part by hand, and waits until it takes messages again. It counts as no failure.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` for the root, and for a part that is not running; `DeadlineExceeded` if it does
+    /// not come back within 10 s.
+    pub async fn restart(&self, path: &str) -> Answer<()> {
+        if matches!(path, "" | "root" | "/") {
+            return Err(Refusal::failed_precondition("the root is not restarted by hand: restart the daemon"));
+        }
+        let node = lock(&self.nodes).get(path).map(Arc::clone);
+        let node = node.ok_or_else(|| Refusal::not_found(format!("part {path:?} of the supervision tree")))?;
+        if node.phase() != Phase::Running {
+            return Err(Refusal::failed_precondition(format!("{path} is not running but {:?}", node.phase())));
+        }
+        let before = node.restarts.load(Ordering::Acquire);
+        node.order(Order::Restart);
+        let back = node.reached(|phase| phase == Phase::Running && node.restarts.load(Ordering::Acquire) > before);
+        if tokio::time::timeout(RESTART_LIMIT, back).await.is_err() {
+            let seconds = RESTART_LIMIT.as_secs();
+            return Err(Refusal::deadline_exceeded(format!(
+                "{path} does not take messages {seconds} s after its restart"
+            )));
+        }
+        Ok(())
     }
 
     fn tell_restart(&self, restarted: Restarted) {

@@ -6,7 +6,7 @@
 //! # Spec
 //! containerd 1.6 `services/tasks/local.go`, `Checkpoint` and `Create`.
 
-use super::{CallIo, Serve};
+use super::{CallIo, Serve, once};
 use crate::{
     Wharf, content,
     drivers::{differ, scratch::ScratchFolder, shim::checkpoint_path},
@@ -17,7 +17,7 @@ use wharf_messages::{
     Answer, Any, Call, Descriptor, Labels, Meta, Refusal,
     descriptor::media_type::{self, Compression},
     snapshot::MakeDiff,
-    task::{CheckpointTask, CreateTask, Process},
+    task::{CheckpointTask, CreateTask, GetTask, Process},
 };
 use wharf_store::refuse;
 
@@ -28,6 +28,8 @@ const CONFIG: &str = "application/vnd.containerd.container.checkpoint.config.v1+
 
 impl Serve for CheckpointTask {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<()>) -> Answer<Vec<Descriptor>> {
+        // Its steps are several; a retry makes the image again.
+        let meta = Meta { request_id: 0, ..meta };
         let Self { container_id, image_path, options } = self;
         let named = if image_path.is_empty() { checkpoint_path(options.as_ref())? } else { image_path };
         if !named.is_empty() {
@@ -69,7 +71,12 @@ impl Serve for CheckpointTask {
 
 impl Serve for CreateTask {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<()>) -> Answer<Process> {
-        let Some(checkpoint) = self.checkpoint.clone() else { return wharf.actors.tasks.ask(meta, self).await };
+        let Some(checkpoint) = self.checkpoint.clone() else {
+            let (request, find) = (meta.request_id, GetTask { container_id: self.container_id.clone(), exec_id: None });
+            let again = meta.clone();
+            let create = wharf.actors.tasks.ask(meta, self);
+            return once(&wharf, request, create, |wharf, _| find.serve(wharf, again, CallIo::none())).await;
+        };
         if checkpoint.media_type != CHECKPOINT {
             return Err(Refusal::invalid(format!("unsupported checkpoint type {:?}", checkpoint.media_type)));
         }

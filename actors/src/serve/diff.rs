@@ -70,7 +70,7 @@ impl Serve for MakeDiff {
         if made.is_err() && fresh {
             // Nobody could go on with it: nobody knows its name, and a layer cannot be made from its middle.
             let abort = AbortIngest { reference: reference.clone() };
-            if let Err(refusal) = wharf.actors.content.ask(meta, abort).await
+            if let Err(refusal) = wharf.actors.content.ask(Meta { request_id: 0, ..meta }, abort).await
                 && !refusal.is(RefusalKind::NotFound)
             {
                 tracing::warn!(%reference, %refusal, "the ingest of a layer that was not made stays");

@@ -6,10 +6,12 @@
 mod checkpoint;
 mod commands;
 mod diff;
+mod once;
 mod queries;
 mod streams;
 mod transfer;
 
+pub use once::{Attempts, once};
 pub use queries::SERVICES;
 
 use crate::Wharf;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use wharf_messages::{
     Answer, Call, ImageName, Meta, Refusal,
     content::{READ_CHUNK_MAX_BYTES, ReadContent, WriteContent, Written},
-    image::{Image, Progress, PullImage},
+    image::{GetImage, Image, Progress, PullImage},
     system::BackupMetadata,
 };
 use wharf_store::refuse;
@@ -78,15 +78,25 @@ impl Serve for PullImage {
         // Wrong references are refused before an actor is made for them.
         wharf_messages::reference::Reference::parse(&self.reference)?;
         let name = ImageName::new(&self.reference)?;
-        let mut ticket = wharf.actors.images.ask(meta.clone(), JoinPull { name, call: self }).await?;
-        let board = ticket.board.clone();
-        let pulled = tokio::select! {
-            biased;
-            // The ticket goes with the call; the last one to go cancels the pull.
-            () = io.cancel.cancelled() => Err(client_gone()),
-            pulled = shown(&board, &io.items, ticket.end()) => pulled?,
+        let pulled = async {
+            let join = JoinPull { name: name.clone(), call: self };
+            let mut ticket = wharf.actors.images.ask(meta.clone(), join).await?;
+            let board = ticket.board.clone();
+            let pulled = tokio::select! {
+                biased;
+                // The ticket goes with the call; the last one to go cancels the pull.
+                () = io.cancel.cancelled() => Err(client_gone()),
+                pulled = shown(&board, &io.items, ticket.end()) => pulled?,
+            };
+            with_room(&wharf, &meta, pulled).await
         };
-        with_room(&wharf, &meta, pulled).await
+        match pulled.await {
+            // Lost after it was done.
+            Err(_) if wharf.store.done(meta.request_id).is_some() => {
+                GetImage { name }.serve(wharf.clone(), meta, CallIo::none()).await
+            }
+            pulled => pulled,
+        }
     }
 }
 

@@ -53,9 +53,14 @@ impl Handler<Ask<StartTask>> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<StartTask>, ctx: &mut Ctx<Self>) {
-        let Ask { call, reply, .. } = ask;
+        let Ask { meta, call, reply } = ask;
         let process = call.exec_id;
-        let shim = match self.machine.permit(&Verb::Start(process.clone())).and_then(|()| self.shim()) {
+        let shim = match self.permit(&Verb::Start(process.clone())) {
+            Ok(Some(())) => self.shim(),
+            Ok(None) => return reply.send(self.tell_process(&process)),
+            Err(refusal) => Err(refusal),
+        };
+        let shim = match shim {
             Ok(shim) => shim,
             Err(refusal) => return reply.send(Err(refusal)),
         };
@@ -73,7 +78,7 @@ impl Handler<Ask<StartTask>> for TaskActor {
                     return reply.send(Err(started.err().unwrap_or_else(gone)));
                 }
                 match started {
-                    Ok(pid) => task.started_process(process, pid, reply, ctx),
+                    Ok(pid) => task.started_process(process, pid, meta.request_id, reply, ctx),
                     Err(refusal) if refusal.is(RefusalKind::DeadlineExceeded) => {
                         // It may run: what the shim says of it counts, and is told when it is known.
                         let early = task.early.remove(&process);
@@ -100,7 +105,14 @@ impl Handler<Ask<StartTask>> for TaskActor {
 }
 
 impl TaskActor {
-    fn started_process(&mut self, process: ProcessId, pid: u32, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
+    fn started_process(
+        &mut self,
+        process: ProcessId,
+        pid: u32,
+        request: u64,
+        reply: ReplyTo<Process>,
+        ctx: &mut Ctx<Self>,
+    ) {
         self.step(&process, Step::Running);
         if let Some(row) = self.process_row(&process) {
             row.pid = pid;
@@ -110,7 +122,7 @@ impl TaskActor {
             None => Event::TaskStarted { container_id, pid },
             Some(exec_id) => Event::TaskExecStarted { container_id, exec_id: exec_id.clone(), pid },
         };
-        self.commit(vec![event], false, ctx, move |task, committed, ctx| {
+        self.commit_answer(Verb::Start(process.clone()), request, event, ctx, move |task, committed, ctx| {
             reply.send(committed.and_then(|()| task.tell_process(&process)));
             task.watch(process.clone(), ctx);
             if let Some(exit) = task.early.remove(&process) {
@@ -124,15 +136,29 @@ impl Handler<Ask<ExecTask>> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<ExecTask>, ctx: &mut Ctx<Self>) {
-        let Ask { call, reply, .. } = ask;
-        let shim = match self.machine.permit(&Verb::Exec(call.exec_id.clone())).and_then(|()| self.shim()) {
+        let Ask { meta, call, reply } = ask;
+        let shim = match self.permit(&Verb::Exec(call.exec_id.clone())) {
+            Ok(Some(())) => self.shim(),
+            Ok(None) => return reply.send(Ok(())),
+            Err(refusal) => Err(refusal),
+        };
+        let shim = match shim {
             Ok(shim) => shim,
             Err(refusal) => return reply.send(Err(refusal)),
         };
         let process = Some(call.exec_id.clone());
         self.machine.put(process.clone(), Step::Adding);
         let (exec_id, stdio) = (call.exec_id.clone(), call.stdio.clone());
-        let work = async move { shim.exec(&call.exec_id, &call.stdio, &call.spec).await };
+        let work = async move {
+            match shim.exec(&call.exec_id, &call.stdio, &call.spec).await {
+                // The row does not know it: an attempt whose answer was lost had it added, and nobody has heard of it.
+                Err(refusal) if refusal.is(RefusalKind::AlreadyExists) => {
+                    shim.delete(Some(&call.exec_id)).await?;
+                    shim.exec(&call.exec_id, &call.stdio, &call.spec).await
+                }
+                added => added,
+            }
+        };
         let work = self.at_work.track_future(work);
         ctx.job(
             "add process",
@@ -151,8 +177,9 @@ impl Handler<Ask<ExecTask>> for TaskActor {
                 };
                 row.execs.push(super::new_row(Some(exec_id.clone()), stdio));
                 task.step(&process, Step::Created);
+                let verb = Verb::Exec(exec_id.clone());
                 let event = Event::TaskExecAdded { container_id: task.id.container.clone(), exec_id };
-                task.commit(vec![event], false, ctx, move |_, committed, _| reply.send(committed));
+                task.commit_answer(verb, meta.request_id, event, ctx, move |_, committed, _| reply.send(committed));
             },
         );
     }
@@ -222,7 +249,7 @@ impl Handler<Ask<CheckpointTask>> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<CheckpointTask>, ctx: &mut Ctx<Self>) {
-        let Ask { call, reply, .. } = ask;
+        let Ask { meta, call, reply } = ask;
         if call.image_path.is_empty() {
             // The content store is the affair of whoever asks: the runtime writes into folders only.
             let refusal = Refusal::invalid("a checkpoint needs a folder to be written to");
@@ -243,7 +270,9 @@ impl Handler<Ask<CheckpointTask>> for TaskActor {
                     return reply.send(Err(refusal));
                 }
                 let event = Event::TaskCheckpointed { container_id: task.id.container.clone(), checkpoint: path };
-                task.commit(vec![event], false, ctx, move |_, committed, _| reply.send(committed.map(|()| Vec::new())));
+                task.commit_row(vec![event], false, meta.request_id, ctx, move |_, committed, _| {
+                    reply.send(committed.map(|()| Vec::new()));
+                });
             },
         );
     }
@@ -251,9 +280,14 @@ impl Handler<Ask<CheckpointTask>> for TaskActor {
 
 impl TaskActor {
     /// Freezes or thaws, then says so.
-    fn freeze(&mut self, verb: &Verb, reply: ReplyTo<()>, ctx: &mut Ctx<Self>) {
-        let pause = *verb == Verb::Pause;
-        let shim = match self.machine.permit(verb).and_then(|()| self.shim()) {
+    fn freeze(&mut self, verb: Verb, request: u64, reply: ReplyTo<()>, ctx: &mut Ctx<Self>) {
+        let pause = verb == Verb::Pause;
+        let shim = match self.permit(&verb) {
+            Ok(Some(())) => self.shim(),
+            Ok(None) => return reply.send(Ok(())),
+            Err(refusal) => Err(refusal),
+        };
+        let shim = match shim {
             Ok(shim) => shim,
             Err(refusal) => return reply.send(Err(refusal)),
         };
@@ -287,7 +321,7 @@ impl TaskActor {
                 let container_id = task.id.container.clone();
                 let event =
                     if pause { Event::TaskPaused { container_id } } else { Event::TaskResumed { container_id } };
-                task.commit(vec![event], false, ctx, move |_, committed, _| reply.send(committed));
+                task.commit_answer(verb, request, event, ctx, move |_, committed, _| reply.send(committed));
             },
         );
     }
@@ -297,7 +331,7 @@ impl Handler<Ask<PauseTask>> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<PauseTask>, ctx: &mut Ctx<Self>) {
-        self.freeze(&Verb::Pause, ask.reply, ctx);
+        self.freeze(Verb::Pause, ask.meta.request_id, ask.reply, ctx);
     }
 }
 
@@ -305,7 +339,7 @@ impl Handler<Ask<ResumeTask>> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<ResumeTask>, ctx: &mut Ctx<Self>) {
-        self.freeze(&Verb::Resume, ask.reply, ctx);
+        self.freeze(Verb::Resume, ask.meta.request_id, ask.reply, ctx);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
 };
 use std::{path::PathBuf, sync::Arc};
 use tracing::Instrument;
+use wharf_failpoints::try_failpoint;
 use wharf_messages::{
     Answer, Mount, Refusal, SnapshotKey, SnapshotterName,
     event::Event,
@@ -63,7 +64,10 @@ async fn make(
     let span = tracing::trace_span!("shim launch").or_current();
     let (address, shim) = deps.shims.launch(launch).instrument(span).await?;
     let create = CreateProcess { bundle, rootfs: rootfs.clone(), stdio, checkpoint: checkpoint.clone(), options };
-    match shim.create(create).await {
+    try_failpoint!("task/make");
+    let created = shim.create(create).await;
+    try_failpoint!("task/made");
+    match created {
         Ok(pid) => Ok(Made { address, shim, rootfs, checkpoint, pid }),
         Err(refusal) => {
             take_down(id, &*shim).await;
@@ -76,7 +80,7 @@ impl Handler<Ask<CreateTask>> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<CreateTask>, ctx: &mut Ctx<Self>) {
-        self.create(ask.call, None, ask.reply, ctx);
+        self.create(ask.call, None, (ask.reply, ask.meta.request_id), ctx);
     }
 }
 
@@ -84,12 +88,18 @@ impl Handler<Ask<RestoreTask>> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<RestoreTask>, ctx: &mut Ctx<Self>) {
-        self.create(ask.call.create, Some(ask.call.image), ask.reply, ctx);
+        self.create(ask.call.create, Some(ask.call.image), (ask.reply, ask.meta.request_id), ctx);
     }
 }
 
 impl TaskActor {
-    fn create(&mut self, call: CreateTask, checkpoint: Option<PathBuf>, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
+    fn create(
+        &mut self,
+        call: CreateTask,
+        checkpoint: Option<PathBuf>,
+        (reply, request): (ReplyTo<Process>, u64),
+        ctx: &mut Ctx<Self>,
+    ) {
         if let Err(refusal) = self.machine.permit(&Verb::Create) {
             return reply.send(Err(refusal));
         }
@@ -165,7 +175,7 @@ impl TaskActor {
                 "create task",
                 |_| work,
                 move |task, made, ctx| match made {
-                    Ok(made) => task.created(made, reply, ctx),
+                    Ok(made) => task.created(made, request, reply, ctx),
                     // A job that did not come to its end may have left anything.
                     Err(refusal) => task.unmake(refusal, reply, ctx),
                 },
@@ -173,7 +183,7 @@ impl TaskActor {
         });
     }
 
-    fn created(&mut self, made: Result<Made, NotMade>, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
+    fn created(&mut self, made: Result<Made, NotMade>, request: u64, reply: ReplyTo<Process>, ctx: &mut Ctx<Self>) {
         match made {
             Ok(made) => {
                 self.machine.phase = Phase::Live;
@@ -192,19 +202,15 @@ impl TaskActor {
                     pid: made.pid,
                 };
                 self.shim = Some(made.shim);
-                self.commit_changes(
-                    self.put_row(),
-                    vec![event],
-                    false,
-                    ctx,
-                    move |task, committed, ctx| match committed {
+                self.commit_request(self.put_row(), vec![event], false, request, ctx, move |task, committed, ctx| {
+                    match committed {
                         Ok(()) => {
                             task.watch(None, ctx);
                             reply.send(task.tell_process(&None));
                         }
                         Err(refusal) => task.unmake(refusal, reply, ctx),
-                    },
-                );
+                    }
+                });
             }
             Err(NotMade { refusal, left: None }) => self.not_made(refusal, reply, ctx),
             Err(NotMade { refusal, left: Some(left) }) => {

@@ -19,39 +19,35 @@ use wharf_store::{Change, TaskPhase};
 
 /// What a shim says of a process that it deleted: pid, code, end.
 type Said = (u32, u32, Timestamp);
+/// Who asked for a deletion, and by which request.
+type Asker = (ReplyTo<DeletedProcess>, u64);
 
 impl Handler<Ask<DeleteTask>> for TaskActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<DeleteTask>, ctx: &mut Ctx<Self>) {
-        let Ask { call, reply, .. } = ask;
-        let process = call.exec_id;
+        let Ask { meta, call, reply } = ask;
+        let (process, request) = (call.exec_id, meta.request_id);
         if let Err(refusal) = self.machine.permit(&Verb::Delete(process.clone())) {
             return reply.send(Err(refusal));
         }
         let exit = self.machine.step(&process).ok().and_then(Step::exit);
         match process {
-            Some(_) => self.delete_exec(process, exit, reply, ctx),
+            Some(_) => self.delete_exec(process, exit, (reply, request), ctx),
             None => {
                 self.machine.put(None, Step::Deleting(exit));
                 self.machine.phase = Phase::Deleting;
                 if let Some(row) = &mut self.row {
                     row.phase = TaskPhase::Deleting;
                 }
-                self.delete_all(Some(reply), 0, ctx);
+                self.delete_all(Some((reply, request)), 0, ctx);
             }
         }
     }
 }
 
 impl TaskActor {
-    fn delete_exec(
-        &mut self,
-        process: ProcessId,
-        exit: Option<Exit>,
-        reply: ReplyTo<DeletedProcess>,
-        ctx: &mut Ctx<Self>,
-    ) {
+    fn delete_exec(&mut self, process: ProcessId, exit: Option<Exit>, (reply, request): Asker, ctx: &mut Ctx<Self>) {
         self.machine.put(process.clone(), Step::Deleting(exit));
         let (shim, named) = (self.shim.clone(), process.clone());
         let work = self.at_work.track_future(async move {
@@ -80,6 +76,7 @@ impl TaskActor {
                     row.execs.retain(|row| row.exec_id != process);
                 }
                 task.early.remove(&process);
+                task.unheard.retain(|verb| !matches!(verb, Verb::Start(id) if *id == process));
                 let waiters = task.waiters.remove(&process).unwrap_or_default();
                 let event = Event::TaskDeleted {
                     container_id: task.id.container.clone(),
@@ -87,7 +84,7 @@ impl TaskActor {
                     pid: deleted.pid,
                     exit: deleted.exit,
                 };
-                task.commit(vec![event], false, ctx, move |_, committed, _| {
+                task.commit_row(vec![event], false, request, ctx, move |_, committed, _| {
                     for waiter in waiters {
                         waiter.send(Ok(deleted.exit));
                     }
@@ -99,7 +96,7 @@ impl TaskActor {
 
     /// Removes processes, shim, bundle and at last the row; answers whoever asked for it. If nobody did, it finishes what
     /// an earlier daemon began, and tries again, after `attempts` already, what does not succeed.
-    pub(super) fn delete_all(&mut self, reply: Option<ReplyTo<DeletedProcess>>, attempts: u32, ctx: &mut Ctx<Self>) {
+    pub(super) fn delete_all(&mut self, reply: Option<Asker>, attempts: u32, ctx: &mut Ctx<Self>) {
         let (shim, deps, id) = (self.shim.clone(), Arc::clone(&self.deps), self.id.clone());
         let address = self.row.as_ref().and_then(|row| row.shim.as_ref()).map(ShimAddress::from);
         let exit = self.machine.step(&None).ok().and_then(Step::exit);
@@ -114,6 +111,7 @@ impl TaskActor {
                     Err(refusal) => return Err(refusal),
                 },
             };
+            wharf_failpoints::try_failpoint!("task/deleted");
             match &shim {
                 Some(shim) if alive => {
                     shim.shutdown().await?;
@@ -143,11 +141,12 @@ impl TaskActor {
         &mut self,
         told: Option<Exit>,
         said: Option<Said>,
-        reply: Option<ReplyTo<DeletedProcess>>,
+        reply: Option<Asker>,
         attempts: u32,
         ctx: &mut Ctx<Self>,
     ) {
         let late = reply.is_none();
+        let request = reply.as_ref().map_or(0, |(_, request)| *request);
         let mut events = Vec::new();
         let known = told.or(self.held);
         let deleted = self.deleted_process(&None, known, said);
@@ -162,13 +161,13 @@ impl TaskActor {
             exit: deleted.exit,
         });
         let changes = vec![Change::DeleteTask(self.id.container.clone())];
-        self.commit_changes(changes, events, late, ctx, move |task, committed, ctx| match committed {
+        self.commit_request(changes, events, late, request, ctx, move |task, committed, ctx| match committed {
             Ok(()) => {
                 for waiter in task.waiters.remove(&None).unwrap_or_default() {
                     waiter.send(Ok(deleted.exit));
                 }
                 task.forget(ctx);
-                if let Some(reply) = reply {
+                if let Some((reply, _)) = reply {
                     reply.send(Ok(deleted));
                 }
             }
@@ -188,12 +187,12 @@ impl TaskActor {
         &mut self,
         exit: Option<Exit>,
         refusal: Refusal,
-        reply: Option<ReplyTo<DeletedProcess>>,
+        reply: Option<Asker>,
         attempts: u32,
         ctx: &mut Ctx<Self>,
     ) {
         tracing::warn!(task = %self.id, %refusal, "the task could not be deleted");
-        let Some(reply) = reply else {
+        let Some((reply, _)) = reply else {
             let life = self.life;
             return ctx.later(rest_after(attempts), move |task, ctx| {
                 if task.life == life {

@@ -14,6 +14,7 @@
 //! - **TASK-2** created < started < exited < deleted, and an added process's end comes before the first one's.
 //! - **TASK-3** An end is told once, after its commit; waiters hear it after that.
 //! - **TASK-4** An incarnation touches the shim only after what its predecessor had begun with it is over.
+//! - **TASK-5** An incarnation reads the row only after what its predecessor had sent to the journal is decided.
 //!
 //! # Spec
 //! API reference, section 3 "Tasks" and "Shim bootstrap"; containerd 1.6 `runtime/v2/README.md`.
@@ -32,7 +33,7 @@ use crate::{
     runtime::{Actor, Clock, Ctx, ReplyTo, Supervised},
 };
 pub use exits::OomReported;
-use machine::{Machine, Phase, ProcessId, Step};
+use machine::{Machine, Phase, ProcessId, Step, Verb};
 pub use probe::{Probe, Probed};
 use std::{
     collections::{HashMap, HashSet},
@@ -81,6 +82,8 @@ pub struct TaskActor {
     watched: HashSet<ProcessId>,
     /// Set while the shim is being looked for after its connection broke.
     recovering: bool,
+    /// What was done and its caller did not hear of: whoever asks for it next is told that it was.
+    unheard: Vec<Verb>,
     /// Facts whose commit failed: the next commit tells them first (TASK-2).
     untold: Vec<Event>,
     /// What is being done with the shim, by any incarnation (TASK-4).
@@ -104,6 +107,7 @@ impl TaskActor {
             held: None,
             watched: HashSet::new(),
             recovering: false,
+            unheard: Vec::new(),
             untold: Vec::new(),
             at_work: closed_tracker(),
             life: 0,
@@ -119,8 +123,37 @@ impl TaskActor {
         ctx: &mut Ctx<Self>,
         then: impl FnOnce(&mut Self, Answer<()>, &mut Ctx<Self>) + 'static,
     ) {
+        self.commit_row(events, late, 0, ctx, then);
+    }
+
+    /// As [`Self::commit`], for what a request asked for and is told of by `then`. If it fails, what was done is answered
+    /// to whoever asks for it again.
+    fn commit_answer(
+        &mut self,
+        verb: Verb,
+        request: u64,
+        event: Event,
+        ctx: &mut Ctx<Self>,
+        then: impl FnOnce(&mut Self, Answer<()>, &mut Ctx<Self>) + 'static,
+    ) {
+        self.commit_row(vec![event], false, request, ctx, move |task, committed, ctx| {
+            if committed.is_err() {
+                task.unheard.push(verb);
+            }
+            then(task, committed, ctx);
+        });
+    }
+
+    fn commit_row(
+        &mut self,
+        events: Vec<Event>,
+        late: bool,
+        request: u64,
+        ctx: &mut Ctx<Self>,
+        then: impl FnOnce(&mut Self, Answer<()>, &mut Ctx<Self>) + 'static,
+    ) {
         let kept = events.clone();
-        self.commit_changes(self.put_row(), events, late, ctx, |task, committed, ctx| {
+        self.commit_request(self.put_row(), events, late, request, ctx, |task, committed, ctx| {
             if committed.is_err() {
                 task.untold.extend(kept);
                 task.tell_later(ctx);
@@ -150,9 +183,21 @@ impl TaskActor {
         ctx: &mut Ctx<Self>,
         then: impl FnOnce(&mut Self, Answer<()>, &mut Ctx<Self>) + 'static,
     ) {
+        self.commit_request(changes, events, late, 0, ctx, then);
+    }
+
+    fn commit_request(
+        &mut self,
+        changes: Vec<Change>,
+        events: Vec<Event>,
+        late: bool,
+        request: u64,
+        ctx: &mut Ctx<Self>,
+        then: impl FnOnce(&mut Self, Answer<()>, &mut Ctx<Self>) + 'static,
+    ) {
         let before = std::mem::take(&mut self.untold);
         let events = before.iter().cloned().chain(events).collect();
-        let commit = Commit { namespace: Some(self.id.namespace.clone()), lease: None, changes, events, late };
+        let commit = Commit { changes, events, late, request, ..Commit::new(&self.id.namespace) };
         let journal = self.deps.journal.clone();
         ctx.exclusive(async move { journal.commit(commit).await.map(|_| ()) }, |task, committed, ctx| {
             if committed.is_err() {
@@ -212,6 +257,29 @@ impl TaskActor {
             .ok_or_else(|| Refusal::not_found(format!("process of task {}", self.id.container)))
     }
 
+    fn read_row(&mut self, ctx: &mut Ctx<Self>) {
+        let row = self.deps.store.read().and_then(|reader| reader.task(&self.id.namespace, &self.id.container));
+        match row {
+            Ok(None) => ctx.idle(),
+            Ok(Some(row)) => self.resume(row, ctx),
+            Err(refusal) => ctx.fail(format!("read the row of task {}: {refusal}", self.id)),
+        }
+    }
+
+    /// Whether a verb is legal; none if it was done already and its caller did not hear of it.
+    fn permit(&mut self, verb: &Verb) -> Answer<Option<()>> {
+        match self.machine.permit(verb) {
+            Ok(()) => Ok(Some(())),
+            Err(refusal) => match self.unheard.iter().position(|done| done == verb) {
+                Some(at) => {
+                    self.unheard.swap_remove(at);
+                    Ok(None)
+                }
+                None => Err(refusal),
+            },
+        }
+    }
+
     /// One without a state of its own that knows what is still being done with the shim.
     fn successor(&self) -> Self {
         let new = Self::new(Arc::clone(&self.deps), self.id.namespace.clone(), self.id.container.clone());
@@ -233,12 +301,13 @@ impl Actor for TaskActor {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let row = self.deps.store.read().and_then(|reader| reader.task(&self.id.namespace, &self.id.container));
-        match row {
-            Ok(None) => ctx.idle(),
-            Ok(Some(row)) => self.resume(row, ctx),
-            Err(refusal) => ctx.fail(format!("read the row of task {}: {refusal}", self.id)),
+        if ctx.epoch() == 1 {
+            return self.read_row(ctx);
         }
+        // What the predecessor had sent to the journal is decided before this is (TASK-5); its answer is nobody's.
+        let journal = self.deps.journal.clone();
+        let decided = async move { journal.commit(Commit::default()).await };
+        ctx.exclusive(decided, |task, _, ctx| task.read_row(ctx));
     }
 }
 

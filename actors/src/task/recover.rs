@@ -10,7 +10,7 @@
 
 use super::{
     TaskActor,
-    machine::{Phase, ProcessId, Step},
+    machine::{Phase, ProcessId, Step, Verb},
     machine_of,
 };
 use crate::{
@@ -194,6 +194,8 @@ impl TaskActor {
             if let Some(row) = self.process_row(&process) {
                 row.pid = state.pid;
             }
+            // Whoever asked for it has lost its answer with the daemon or the actor.
+            self.unheard.push(Verb::Start(process.clone()));
             let container_id = self.id.container.clone();
             events.push(match &process {
                 None => Event::TaskStarted { container_id, pid: state.pid },
@@ -204,8 +206,12 @@ impl TaskActor {
             let paused = state.status == TaskStatus::Paused;
             let container_id = self.id.container.clone();
             match (self.machine.step(&process), paused) {
-                (Ok(Step::Running), true) => events.push(Event::TaskPaused { container_id }),
+                (Ok(Step::Running), true) => {
+                    self.unheard.push(Verb::Pause);
+                    events.push(Event::TaskPaused { container_id });
+                }
                 (Ok(Step::Paused), false) if state.status == TaskStatus::Running => {
+                    self.unheard.push(Verb::Resume);
                     events.push(Event::TaskResumed { container_id });
                 }
                 _ => {}

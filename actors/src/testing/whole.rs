@@ -22,13 +22,13 @@ use crate::{
     restarts::Restarts,
     root::{Actors, Fixed},
     runtime::Pool,
-    serve::{CallIo, Serve},
+    serve::{Attempts, CallIo, Serve},
     snapshots::{SnapshotDeps, Snapshots, Snapshotters},
     task::TaskDeps,
     tasks::Tasks,
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
-use wharf_messages::{Answer, Meta, SnapshotterName, event::Seq};
+use wharf_messages::{Answer, Meta, RefusalKind, SnapshotterName, event::Seq, meta::next_request_id};
 
 /// The system, and what the test does to what stands behind it.
 pub(crate) struct Whole<'w> {
@@ -134,6 +134,7 @@ impl<'w> Whole<'w> {
         let healths = world.start(<Healths as Fixed>::SPEC, Healths::new(Arc::new(deps), world.bus.clone())).await;
         let wharf = Wharf::new(System {
             actors: Actors { namespaces, content, snapshots, images, containers, tasks, gc, restarts, healths },
+            attempts: Attempts::default(),
             bus: world.bus.clone(),
             clock: world.clock.clone(),
             config: world.config.clone(),
@@ -151,6 +152,33 @@ impl<'w> Whole<'w> {
     /// Has a call done that nothing flows beside.
     pub async fn call<C: Serve>(&self, meta: Meta, call: C) -> Answer<C::Reply> {
         call.serve(self.wharf.clone(), meta, CallIo::none()).await
+    }
+
+    /// Has a call done that must succeed, by a caller that retries under the same request id, as the client library does.
+    pub async fn again<C: Serve + Clone>(&self, call: C) -> C::Reply {
+        let meta = Meta { request_id: next_request_id(), ..super::meta() };
+        for _ in 0..20 {
+            match self.call(meta.clone(), call.clone()).await {
+                Err(refusal) if refusal.is(RefusalKind::Unavailable) => {}
+                answer => return answer.unwrap_or_else(|refusal| panic!("{}: {refusal}", C::NAME)),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{} is lost each time", C::NAME);
+    }
+
+    /// As [`Self::again`], for a call that may be done again, and is refused in these words if it needs not be.
+    pub async fn again_or<C: Serve<Reply = ()> + Clone>(&self, call: C, words: &str) {
+        let meta = Meta { request_id: next_request_id(), ..super::meta() };
+        for attempt in 0..20 {
+            match self.call(meta.clone(), call.clone()).await {
+                Err(refusal) if refusal.is(RefusalKind::Unavailable) => {}
+                Err(refusal) if attempt > 0 && refusal.detail.contains(words) => return,
+                answer => return answer.unwrap_or_else(|refusal| panic!("{}: {refusal}", C::NAME)),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{} is lost each time", C::NAME);
     }
 
     /// The folders that a snapshotter has.

@@ -9,23 +9,26 @@ use bytes::Bytes;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{io::AsyncRead, sync::Mutex};
 use wharf_messages::{
-    Answer, Call, CallKind, LeaseId, Meta, Namespace, Refusal,
+    Answer, Call, CallKind, LeaseId, Meta, Namespace, Refusal, RefusalKind,
     call::CallShape,
     codec,
     meta::{TraceContext, next_request_id},
     wire::RequestHead,
 };
 
-/// How long a query waits for a daemon that is being started again.
+/// How long a call waits for a daemon that is being started again.
 const RESTART_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to rest before a call that was lost or not taken is made again, and each time after that.
+const RESTS: [Duration; 4] =
+    [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500)];
 
 /// A way to the daemon: cheap to clone, and every clone shares one connection.
 ///
 /// Calls without streams multiplex on the shared connection. A call with a stream gets a connection of its own, so that
 /// one that is slow to read or write holds up nothing else.
 ///
-/// When the daemon was restarted, the next call connects again. A query whose answer was lost is asked once more; a
-/// command is not, since it may have been done.
+/// When the daemon was restarted, the next call connects again. A call whose answer was lost, or that met a part of the
+/// daemon that is being restarted, is made again: by its request id the daemon knows what was done already.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -88,7 +91,7 @@ impl Client {
     /// Does a call that has no streams.
     ///
     /// # Errors
-    /// The daemon's refusal; `Unavailable` if the connection is lost (for a query: twice).
+    /// The daemon's refusal; `Unavailable` if it was lost or not taken again and again.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the call.
@@ -137,19 +140,27 @@ impl Client {
     }
 
     async fn exchange(&self, name: &str, kind: CallKind, body: Bytes) -> Answer<Vec<u8>> {
-        let mut again = true;
+        let (mut rests, mut lost) = (RESTS.into_iter(), None);
         loop {
-            match self.connection().await?.exchange(body.clone()).await {
+            let connection = match (self.connection().await, lost) {
+                (Ok(connection), _) => connection,
+                // That nobody is there any more says less than what became of the call.
+                (Err(_), Some(refusal)) | (Err(refusal), None) => return Err(refusal),
+            };
+            let refusal = match connection.exchange(body.clone()).await {
+                Ok(Err(refusal)) if refusal.is(RefusalKind::Unavailable) => refusal,
                 Ok(answer) => return answer,
-                Err(Lost::Unsent) if again => {}
-                Err(Lost::Unanswered(_)) if again && kind == CallKind::Query => {}
+                Err(Lost::Unsent) => Refusal::unavailable(format!("{name}: connection to wharfd is lost")),
                 Err(Lost::Unanswered(refusal)) if kind == CallKind::Command => {
-                    return Err(refusal.context(format!("{name}: the answer is lost, it may have been done")));
+                    refusal.context(format!("{name}: the answer is lost, it may have been done"))
                 }
-                Err(Lost::Unanswered(refusal)) => return Err(refusal.context(name)),
-                Err(Lost::Unsent) => return Err(Refusal::unavailable(format!("{name}: connection to wharfd is lost"))),
+                Err(Lost::Unanswered(refusal)) => refusal.context(name),
+            };
+            match rests.next() {
+                Some(rest) => tokio::time::sleep(rest).await,
+                None => return Err(refusal),
             }
-            again = false;
+            lost = Some(refusal);
         }
     }
 

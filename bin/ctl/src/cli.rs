@@ -122,7 +122,7 @@ pub enum Command {
     /// Look into the daemon while it runs
     #[command(subcommand)]
     Debug(debug::Debug),
-    /// Show the daemon's supervision tree
+    /// Show the daemon's supervision tree, and restart parts of it
     #[command(subcommand)]
     Supervision(supervision::Supervision),
     /// Look whether this host can run containers, and say what to do if not

@@ -136,6 +136,7 @@ impl IngestFile {
                 "unexpected commit digest {digest}, expected {expected}"
             )));
         }
+        wharf_failpoints::try_failpoint!("blob/sync");
         self.file
             .set_permissions(Permissions::from_mode(0o444))
             .and_then(|()| self.file.sync_all())

@@ -283,10 +283,12 @@ impl Blobs {
         let placed = Placed { blobs: self.clone(), digest, size_bytes };
         let digest = &placed.digest;
         let folder = self.ingest_folder(id);
+        wharf_failpoints::try_failpoint!("blob/place");
         // A file of that name may be there (another namespace's, or one that a power cut left empty): ours is verified.
         fs::rename(folder.join(ingest::DATA), self.path(digest))
             .and_then(|()| File::open(self.folder(digest.algorithm()))?.sync_all())
             .map_err(|e| Refusal::io(format_args!("place content {digest}"), &e))?;
+        wharf_failpoints::try_failpoint!("blob/placed");
         if let Err(error) = remove_folder(&folder) {
             tracing::warn!(%id, %error, "an empty ingest folder is left for the next sweep");
         }

@@ -31,6 +31,7 @@ pub fn dump(reader: &Reader) -> Vec<String> {
     tables!(
         EVENTS,
         CURSORS,
+        REQUESTS,
         NAMESPACES,
         IMAGES,
         CONTAINERS,

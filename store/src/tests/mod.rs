@@ -12,4 +12,5 @@ mod damage;
 mod golden;
 mod opening;
 mod reading;
+mod requests;
 pub(crate) mod world;

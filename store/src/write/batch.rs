@@ -52,6 +52,8 @@ pub(super) struct Batch<'t, 'w> {
     pub log: LogSize,
     log_bytes_before: u64,
     wrote: bool,
+    /// The requests done by this transaction.
+    requests: Vec<(u64, Seq)>,
     pub barrier: &'w mut Barrier,
 }
 
@@ -75,7 +77,24 @@ pub(super) struct Scope<'b, 't, 'w> {
 
 impl<'t, 'w> Batch<'t, 'w> {
     pub fn new(tables: Tables<'t>, log: LogSize, barrier: &'w mut Barrier) -> Self {
-        Self { tables, undo: Undo::default(), log, log_bytes_before: log.bytes, wrote: false, barrier }
+        Self {
+            tables,
+            undo: Undo::default(),
+            log,
+            log_bytes_before: log.bytes,
+            wrote: false,
+            requests: Vec::new(),
+            barrier,
+        }
+    }
+
+    /// Forgets these requests; answers those that were done.
+    pub fn settle_requests(&mut self, surplus: impl FnOnce(usize) -> Vec<u64>) -> Result<Vec<(u64, Seq)>, redb::Error> {
+        // No undo: nothing can refuse it.
+        for id in surplus(self.requests.len()) {
+            self.tables.requests.remove(id)?;
+        }
+        Ok(std::mem::take(&mut self.requests))
     }
 
     /// Ends the work; answers the log as it is now, and whether there is anything to make durable.
@@ -92,7 +111,7 @@ impl<'t, 'w> Batch<'t, 'w> {
         self.wrote = true;
     }
 
-    pub fn run(&mut self, commits: Vec<Commit>, now: Timestamp) -> Result<Vec<Answer<Committed>>, redb::Error> {
+    pub fn run(&mut self, commits: &[Commit], now: Timestamp) -> Result<Vec<Answer<Committed>>, redb::Error> {
         commits.iter().map(|commit| self.one(commit, now)).collect()
     }
 
@@ -102,6 +121,9 @@ impl<'t, 'w> Batch<'t, 'w> {
         let fault = match done {
             Ok(committed) => {
                 self.wrote |= self.undo.mark() > mark || !committed.events.is_empty();
+                if commit.request != 0 {
+                    self.requests.push((commit.request, committed.last_seq));
+                }
                 return Ok(Ok(committed));
             }
             Err(fault) => fault,
@@ -151,9 +173,18 @@ impl<'b, 't, 'w> Scope<'b, 't, 'w> {
     }
 
     fn run(mut self) -> Done<Committed> {
+        let request = self.commit.request;
+        if request != 0 && self.batch.tables.requests.get(request)?.is_some() {
+            return Err(Refusal::aborted(format!("request {request:016x} was done before")).into());
+        }
         let mut outcomes = Vec::with_capacity(self.commit.changes.len());
         for change in &self.commit.changes {
             outcomes.push(self.apply(change)?);
+        }
+        if request != 0 {
+            let Seq(last) = self.batch.log.last;
+            let told = self.events.len() + self.commit.events.len();
+            self.put(|t| &mut t.requests, request, last + told as u64)?;
         }
         let events = self.append()?;
         Ok(Committed { last_seq: self.batch.log.last, outcomes, events })

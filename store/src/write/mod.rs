@@ -53,11 +53,17 @@ pub struct Writer {
     broken: Option<Refusal>,
     /// What was written since a garbage collection began.
     barrier: Barrier,
+    /// What is being made durable: where the log ends with it, and its answers. Still there after a failure, it is in doubt.
+    doubt: Option<Doubt>,
+    /// Whether the last batch was written in part only, for want of room; then nobody can tell of the rest.
+    partial: bool,
 }
+
+type Doubt = (Seq, Vec<Answer<Committed>>);
 
 impl Writer {
     pub(crate) fn new(store: Store, log: LogSize) -> Self {
-        Self { store, log, broken: None, barrier: Barrier::default() }
+        Self { store, log, broken: None, barrier: Barrier::default(), doubt: None, partial: false }
     }
 
     /// Does a batch, and answers each commit once all are durable.
@@ -65,15 +71,16 @@ impl Writer {
     /// A commit that is refused changes nothing and does not disturb the others. A commit that was answered is on the
     /// disk. On a full disk only what gives room back is done ([`Commit::is_spared`]). After an error of the disk (all answers of the batch say so) what was in flight is in doubt, nothing more is
     /// written, and [`Writer::reopen`] is due.
-    pub fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>> {
-        let tight = self.store.is_tight();
+    pub fn commit(&mut self, batch: impl AsRef<[Commit]>, now: Timestamp) -> Vec<Answer<Committed>> {
+        let (batch, tight) = (batch.as_ref(), self.store.is_tight());
+        self.partial = tight;
         self.store.spare(tight);
         if !tight {
             return self.commit_all(batch, now);
         }
         let spared: Vec<bool> = batch.iter().map(Commit::is_spared).collect();
-        let kept = batch.into_iter().zip(&spared).filter_map(|(commit, spared)| spared.then_some(commit)).collect();
-        let mut answers = self.commit_all(kept, now).into_iter();
+        let kept: Vec<Commit> = batch.iter().filter(|commit| commit.is_spared()).cloned().collect();
+        let mut answers = self.commit_all(&kept, now).into_iter();
         let no_room = || {
             let root = self.store.root().display();
             Err(Refusal::resource_exhausted(format!(
@@ -83,18 +90,30 @@ impl Writer {
         spared.iter().map(|spared| spared.then(|| answers.next()).flatten().unwrap_or_else(no_room)).collect()
     }
 
-    fn commit_all(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>> {
+    fn commit_all(&mut self, batch: &[Commit], now: Timestamp) -> Vec<Answer<Committed>> {
         let mut answers = Vec::with_capacity(batch.len());
-        let mut rest = batch.into_iter().peekable();
-        while rest.peek().is_some() {
-            let part: Vec<Commit> = rest.by_ref().take(BATCH_MAX_COMMITS).collect();
-            let count = part.len();
-            match self.usable().and_then(|()| self.transact(|batch| batch.run(part, now))) {
+        for part in batch.chunks(BATCH_MAX_COMMITS) {
+            match self.usable().and_then(|()| self.write(part, now)) {
                 Ok(part) => answers.extend(part),
-                Err(refusal) => answers.extend(std::iter::repeat_n(Err(refusal), count)),
+                Err(refusal) => answers.extend(std::iter::repeat_n(Err(refusal), part.len())),
             }
         }
         answers
+    }
+
+    fn write(&mut self, part: &[Commit], now: Timestamp) -> Answer<Vec<Answer<Committed>>> {
+        self.doubt = None;
+        self.transact(|batch| batch.run(part, now), |doubt, end, answers| *doubt = Some((end, answers)))?;
+        wharf_failpoints::failpoint!("store/written");
+        Ok(self.doubt.take().map(|(_, answers)| answers).unwrap_or_default())
+    }
+
+    /// The answers of the last batch, if a failure left it in doubt and [`Writer::reopen`] found it done. If it wrote no
+    /// event, nobody can tell, and it counts as not done.
+    pub fn settled(&mut self) -> Option<Vec<Answer<Committed>>> {
+        let (end, answers) = self.doubt.take().filter(|_| !self.partial)?;
+        let told = answers.iter().flatten().any(|committed| !committed.events.is_empty());
+        (told && end == self.log.last).then_some(answers)
     }
 
     /// Forgets the log before a place (the log's last event always stays); answers how many events went.
@@ -104,7 +123,7 @@ impl Writer {
     pub fn trim(&mut self, before: Seq) -> Answer<u64> {
         self.usable()?;
         self.store.spare(true);
-        self.transact(|batch| batch.trim(before))
+        self.transact(|batch| batch.trim(before), |_, _, trimmed| trimmed)
     }
 
     /// Writes the indexes anew from the rows that they speak of.
@@ -113,7 +132,7 @@ impl Writer {
     /// An operating error of the disk.
     pub(crate) fn reindex(&mut self) -> Answer<()> {
         self.usable()?;
-        self.transact(|batch| batch.reindex())
+        self.transact(|batch| batch.reindex(), |_, _, done| done)
     }
 
     /// Cuts off what retention does not keep, if that is worth a transaction; answers how many events went. A large cut is
@@ -128,7 +147,7 @@ impl Writer {
         self.usable()?;
         // It gives room back.
         self.store.spare(true);
-        self.transact(|batch| batch.cut(retention, now))
+        self.transact(|batch| batch.cut(retention, now), |_, _, cut| cut)
     }
 
     /// Whether an error of the disk makes [`Writer::reopen`] necessary, and which.
@@ -169,15 +188,23 @@ impl Writer {
         }
     }
 
-    fn transact<T>(&mut self, work: impl FnOnce(&mut Batch<'_, '_>) -> Result<T, redb::Error>) -> Answer<T> {
-        let (log, store, barrier) = (self.log, &self.store, &mut self.barrier);
+    /// Does work in a transaction. `keep` has its outcome before that is durable.
+    fn transact<T, U>(
+        &mut self,
+        work: impl FnOnce(&mut Batch<'_, '_>) -> Result<T, redb::Error>,
+        keep: impl FnOnce(&mut Option<Doubt>, Seq, T) -> U,
+    ) -> Answer<U> {
+        let (log, store, barrier, doubt) = (self.log, &self.store, &mut self.barrier, &mut self.doubt);
         let done = (|| {
             let transaction = store.begin_write()?;
             let mut batch = Batch::new(Tables::open(&transaction)?, log, barrier);
             let done = work(&mut batch)?;
+            let requests = batch.settle_requests(|more| store.requests().surplus(more))?;
             let (log, wrote) = batch.finish()?;
+            let done = keep(doubt, log.last, done);
             if wrote {
                 transaction.commit()?;
+                store.requests().remember(requests);
             } else {
                 transaction.abort()?;
             }

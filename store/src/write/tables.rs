@@ -39,6 +39,7 @@ tables! {
     meta: &'static str => Bytes = META;
     events: u64 => Bytes = EVENTS;
     cursors: &'static str => Bytes = CURSORS;
+    requests: u64 => u64 = REQUESTS;
     namespaces: &'static str => Bytes = NAMESPACES;
     images: Key2 => Bytes = IMAGES;
     containers: Key2 => Bytes = CONTAINERS;

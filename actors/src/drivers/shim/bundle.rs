@@ -99,6 +99,7 @@ impl Bundle {
         fs::DirBuilder::new().recursive(true).mode(0o711).create(parent).map_err(|e| Refusal::io(doing(), &e))?;
         // A user namespace's root must be able to pass through to rootfs, hence x for others.
         fs::DirBuilder::new().mode(0o711).create(&self.path).map_err(|e| Refusal::io(doing(), &e))?;
+        wharf_failpoints::failpoint!("bundle/make");
         let fill = || -> io::Result<()> {
             fs::DirBuilder::new().mode(0o711).create(self.path.join("rootfs"))?;
             fs::write(self.path.join("config.json"), spec_json)?;
@@ -190,6 +191,7 @@ impl Bundle {
                 Err(errno) => return Err(Refusal::io(doing(), &errno.into())),
             }
         }
+        wharf_failpoints::try_failpoint!("bundle/unmounted");
         // What a runtime made in a rootfs/ on which nothing was mounted is nobody's. What is mounted below belongs to
         // somebody, and stays: then the folder cannot be removed.
         match fs::remove_dir(&rootfs) {

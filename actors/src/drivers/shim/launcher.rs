@@ -15,6 +15,7 @@ use tokio::{
     net::unix::pipe,
     task::{AbortHandle, spawn_blocking},
 };
+use wharf_failpoints::{failpoint, try_failpoint};
 use wharf_messages::{
     Answer, ExecId, Refusal, RefusalKind, Timestamp,
     task::{EXIT_KILLED, Exit},
@@ -142,8 +143,10 @@ impl ShimLauncher for ProcessShims {
         spawn_blocking(make).await.map_err(joined)??;
         let log = follow_log(&task, &bundle);
         let started = async {
+            try_failpoint!("shim/launch");
             let address =
                 self.environment.start(&binary, &task, bundle.path(), launch.runtime.options.as_ref()).await?;
+            try_failpoint!("shim/launched");
             let shim = self.connect(&task, &address).await?;
             Ok((address, shim))
         };
@@ -187,7 +190,9 @@ impl ShimLauncher for ProcessShims {
         if let Some(binary) = binary
             && bundle.path().exists()
         {
+            failpoint!("shim/clean");
             self.end_shim(task, &bundle).await;
+            failpoint!("shim/ended");
             match self.environment.delete(&binary, task, bundle.path()).await {
                 Ok((_, code, exited_at)) => exit = Exit { code, exited_at, oom: false },
                 Err(error) => tracing::warn!(%task, %error, "the shim's own cleanup failed"),
@@ -206,6 +211,7 @@ impl ShimLauncher for ProcessShims {
 
     async fn remove_bundle(&self, task: &TaskId) -> Answer<()> {
         let bundle = self.bundle(task);
+        try_failpoint!("shim/remove");
         spawn_blocking(move || bundle.remove()).await.map_err(joined)?
     }
 

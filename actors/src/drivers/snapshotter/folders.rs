@@ -71,7 +71,10 @@ impl Folders {
             remove_tree(&fresh)?;
             fs::DirBuilder::new().mode(0o700).create(&fresh)?;
             fill(&fresh)?;
-            fs::rename(&fresh, &place)
+            wharf_failpoints::try_failpoint!("snapshot/place");
+            fs::rename(&fresh, &place)?;
+            wharf_failpoints::failpoint!("snapshot/placed");
+            Ok(())
         };
         made().map_err(|e| {
             if let Err(left) = remove_tree(&fresh) {
@@ -87,6 +90,7 @@ impl Folders {
     }
 
     fn trash(&self, path: &Path, id: u64) -> io::Result<()> {
+        wharf_failpoints::try_failpoint!("snapshot/trash");
         // A number is used once, but a folder may have been swept and its number used again after a crash.
         let name = format!("{id}-{}", crate::names::random());
         match fs::rename(path, self.root.join("trash").join(name)) {
@@ -102,6 +106,7 @@ impl Folders {
         let mut first = Ok(());
         for entry in fs::read_dir(&trash).map_err(|e| doing(&e))? {
             let path = entry.map_err(|e| doing(&e))?.path();
+            wharf_failpoints::failpoint!("snapshot/delete");
             let removed = remove_tree(&path);
             first = first.and(removed.map_err(|e| Refusal::io(format!("delete {}", path.display()), &e)));
         }

@@ -158,7 +158,11 @@ struct Full {
 }
 
 impl Log for Full {
-    fn commit(&mut self, batch: Vec<Commit>, now: Timestamp) -> Vec<Answer<Committed>> {
+    fn settled(&mut self) -> Option<Vec<Answer<Committed>>> {
+        Log::settled(&mut self.writer)
+    }
+
+    fn commit(&mut self, batch: &[Commit], now: Timestamp) -> Vec<Answer<Committed>> {
         let refused = self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         match refused {
             Ok(_) => batch.iter().map(|_| Err(Refusal::resource_exhausted("no space"))).collect(),

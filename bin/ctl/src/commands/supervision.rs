@@ -7,13 +7,18 @@ use crate::{
 };
 use clap::Subcommand;
 use std::{io::Write, time::Duration};
-use wharf_messages::supervision::{ChildReport, GetSupervisionTree, Restart};
+use wharf_messages::supervision::{ChildReport, GetSupervisionTree, Restart, RestartChild};
 
-/// Show the daemon's supervision tree.
+/// Show the daemon's supervision tree, and restart parts of it.
 #[derive(Debug, Subcommand)]
 pub enum Supervision {
     /// Draw it, with restarts and waiting messages of each part
     Tree,
+    /// Restart one part, which reads back what it must know; containers do not notice
+    Restart {
+        /// Its path, as the tree shows it: `images`, `tasks/default/web`
+        path: String,
+    },
 }
 
 impl Supervision {
@@ -22,7 +27,9 @@ impl Supervision {
     /// # Errors
     /// The daemon's refusal.
     pub async fn run(self, context: &Context) -> Outcome {
-        let Self::Tree = self;
+        if let Self::Restart { path } = self {
+            return Ok(context.client().await?.call(RestartChild { path }).await?);
+        }
         let tree = context.client().await?.call(GetSupervisionTree {}).await?;
         let mut out = output::stdout();
         rows(&tree).write(&mut out)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::shim::oci::Options;
 use rustix::process::{Pid, WaitOptions};
+use wharf_failpoints::failpoint;
 use wharf_messages::{Answer, Refusal, Timestamp};
 
 use super::arguments::Arguments;
@@ -43,6 +44,7 @@ pub fn run(arguments: &Arguments) -> Answer<()> {
     let runtime =
         runtime.unwrap_or_else(|| Runtime::new(&arguments.id, &arguments.namespace, &bundle, &Options::new()));
     let pid = read_pid(&bundle.join("init.pid")).unwrap_or(0);
+    failpoint!("shim/clean/begin");
     let mut failed = None;
     for step in [
         delete_in_runtime(&runtime),
@@ -57,6 +59,7 @@ pub fn run(arguments: &Arguments) -> Answer<()> {
             failed.get_or_insert(refusal);
         }
     }
+    failpoint!("shim/clean/done");
     if let Some(refusal) = failed.filter(|_| is_mounted(&bundle)) {
         // Whoever takes the answer for success removes the bundle, and what is mounted there with it.
         return Err(refusal);

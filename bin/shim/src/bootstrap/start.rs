@@ -8,6 +8,7 @@ use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci::Options;
 use serde::Serialize;
+use wharf_failpoints::failpoint;
 use wharf_messages::{Answer, Refusal};
 
 use super::address::{self, Listening};
@@ -68,12 +69,15 @@ pub fn run(arguments: &Arguments) -> Answer<()> {
     let path = address::socket(&folder, &arguments.address, &arguments.namespace, spec.group(&arguments.id));
     let address = format!("unix://{}", path.display());
     write_file(&bundle.join("address"), &address)?;
+    failpoint!("shim/start/noted");
     if let Listening::New(listener) = address::listen(&path)? {
+        failpoint!("shim/start/listening");
         let serving = spawn(arguments, &input, &bundle, listener, &path);
         let pid = serving.inspect_err(|_| {
             // Nobody will ever listen there.
             let _ = std::fs::remove_file(&path);
         })?;
+        failpoint!("shim/start/forked");
         write_file(&bundle.join("shim.pid"), &pid.to_string())?;
     }
     let answer = match input.dialect {
@@ -155,6 +159,7 @@ fn serve(
     path: &Path,
     score: io::Result<i32>,
 ) -> io::Result<()> {
+    failpoint!("shim/serve");
     // Its own session: a signal to the daemon's process group is not meant for containers.
     rustix::process::setsid()?;
     log::open(bundle, arguments.debug);

@@ -8,6 +8,7 @@ use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci::Options;
 use containerd_shim_protos::topics;
+use wharf_failpoints::failpoint;
 use wharf_messages::{Answer, Mount, Refusal};
 
 use super::{Reply, check_name};
@@ -60,6 +61,7 @@ impl Shim {
                 .map_err(|error| Refusal::io(format!("make {}", rootfs.display()), &error))?;
             mount::mount_all(&mounts, &rootfs)?;
         }
+        failpoint!("shim/create/mounted");
         let undo = |refusal| {
             unmount(&rootfs, mounts.len());
             refusal
@@ -141,6 +143,7 @@ impl Shim {
     /// The runtime has made the container, or not.
     pub(crate) fn finish_create(&mut self, mut making: Create, to: ReplyTo, outcome: Answer<Option<i32>>) {
         let id = making.request.id.clone();
+        failpoint!("shim/create/made");
         let made = outcome
             .and_then(|pid| pid.ok_or_else(|| Refusal::internal("the runtime made no process")))
             .and_then(|pid| {
@@ -154,6 +157,7 @@ impl Shim {
             });
         match made {
             Ok(answer) => {
+                failpoint!("shim/create/adopted");
                 self.reply(to, Ok(answer));
                 self.end_turn(&id);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
 use containerd_shim_protos::events::task::TaskDelete;
 use containerd_shim_protos::topics;
+use wharf_failpoints::failpoint;
 use wharf_messages::{Answer, Timestamp};
 
 use super::Reply;
@@ -102,6 +103,7 @@ impl Shim {
     }
 
     fn delete_container(&mut self, id: &str) {
+        failpoint!("shim/delete/container");
         let Some(container) = self.containers.get_mut(id) else { return };
         if container.busy {
             // A verb of the runtime runs; the deletion is taken up again when it is done.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use containerd_shim_protos::api::{Empty, ExecProcessRequest, StartResponse};
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
 use containerd_shim_protos::topics;
+use wharf_failpoints::failpoint;
 use wharf_messages::{Answer, Refusal};
 
 use super::{Reply, check_name};
@@ -67,6 +68,7 @@ impl Shim {
         let mut process = Process::new(key, stdio);
         process.process_json = json;
         self.container(id)?.execs.insert(exec.to_owned(), process);
+        failpoint!("shim/exec/added");
         let event = TaskExecAdded { container_id: id.to_owned(), exec_id: exec.to_owned(), ..Default::default() };
         self.publisher.publish(&mut self.reactor, topics::TASK_EXEC_ADDED_EVENT_TOPIC, &event);
         encode(&Empty::new()).map(Some)
@@ -111,6 +113,7 @@ impl Shim {
         let running = self.container(&id).and_then(|container| {
             // Its init may have ended while a logging binary got ready.
             container.init.state.allows(Ask::StartExec)?;
+            failpoint!("shim/exec/start");
             write_private(&start.file, &container.process(&exec)?.process_json)?;
             let making = runtime::Making { stdio, console_socket: socket.as_deref() };
             container.runtime.exec(&exec, container.init.pid, &start.file, making)

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use containerd_shim_protos::api::WaitResponse;
 use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use containerd_shim_protos::topics;
+use wharf_failpoints::failpoint;
 use wharf_messages::Timestamp;
 
 use crate::events::proto_timestamp;
@@ -94,10 +95,12 @@ impl Shim {
         record.exited_at_ns = at.0;
         record.oom_killed = oom_killed;
         record.started = process.state != State::Created;
+        failpoint!("shim/exit/record");
         if let Err(error) = record.write(&bundle) {
             // The answers and the event below still tell; only a daemon that comes after this process would miss it.
             warning!("the exit of {:?} in container {:?} is not recorded: {error}", name.exec, name.container);
         }
+        failpoint!("shim/exit/recorded");
         process.state = State::Stopped;
         process.exit = Some(record.clone());
         process.streams.input_keeper = None;

@@ -3,6 +3,7 @@
 use containerd_shim_protos::api::{StartRequest, StartResponse};
 use containerd_shim_protos::events::task::TaskStart;
 use containerd_shim_protos::topics;
+use wharf_failpoints::failpoint;
 use wharf_messages::{Answer, Refusal};
 
 use super::Reply;
@@ -24,7 +25,9 @@ impl Shim {
         let running = match (&container.runtime.binary, container.restore.take()) {
             (None, _) if container.spec.has_poststart_hooks() => embedded::start_with_hooks(&container.runtime)?,
             (None, _) => {
+                failpoint!("shim/start/command");
                 embedded::start(&container.runtime)?;
+                failpoint!("shim/start/running");
                 return self.started(&request.id).map(Some);
             }
             (Some(binary), None) => external::plain(&container.runtime, binary, external::Plain::Start)?,

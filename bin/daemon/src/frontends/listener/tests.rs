@@ -130,7 +130,7 @@ async fn the_client_library_does_every_shape_of_call() {
 }
 
 #[tokio::test]
-async fn a_query_survives_the_daemons_restart_and_a_command_says_what_it_does_not_know() {
+async fn a_call_survives_the_daemons_restart_and_a_command_says_what_it_does_not_know() {
     let (_folder, address) = folder();
     let mut first = daemon(&address, 100);
     let client = Client::connect(&address).await.unwrap();
@@ -151,15 +151,20 @@ async fn a_query_survives_the_daemons_restart_and_a_command_says_what_it_does_no
         async move { client.call(Work {}).await }
     });
     while second.seen.recv().await.unwrap() != "working" {}
-    // Not gracefully: the connection is just gone.
+    // Not gracefully: the connection is just gone. The next daemon is asked again.
     second.serving.abort();
+    let _ = (&mut second.serving).await;
+    let mut third = daemon(&address, 100);
+    while third.seen.recv().await.unwrap() != "working" {}
+    third.serving.abort();
+    let _ = (&mut third.serving).await;
     let refusal = command.await.unwrap().unwrap_err();
     assert!(refusal.is(RefusalKind::Unavailable) && refusal.detail.contains("may have been done"), "{refusal}");
 
     // A connection known to be over is replaced, for commands too.
-    let third = daemon(&address, 100);
+    let fourth = daemon(&address, 100);
     assert!(client.call(Panic {}).await.unwrap_err().is(RefusalKind::Internal));
-    third.stop().await;
+    fourth.stop().await;
 }
 
 #[tokio::test]
