@@ -2,6 +2,7 @@
 //! and an arbiter on which actors run until the test is over.
 
 mod attack;
+pub(crate) mod stage;
 pub(crate) mod whole;
 
 use crate::{

@@ -17,7 +17,10 @@ use std::{
         unix::process::CommandExt,
     },
     process::{Command, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -27,8 +30,8 @@ use std::{
 pub struct Pty {
     process: Guarded,
     master: File,
-    // Held open so that the terminal's modes can be read after the program has ended.
-    slave: OwnedFd,
+    // Held open so that the terminal's modes can be read after the program has ended; let go of for what was shown last.
+    slave: Option<OwnedFd>,
     screen: Arc<Screen>,
     /// How much of the screen earlier expectations have used up.
     seen: usize,
@@ -37,6 +40,8 @@ pub struct Pty {
 #[derive(Debug, Default)]
 struct Screen {
     text: Mutex<Vec<u8>>,
+    /// Nobody holds the terminal any more, and all that was shown has been read.
+    is_over: AtomicBool,
     changed: Condvar,
 }
 
@@ -73,8 +78,11 @@ impl Pty {
                 filled.text.lock().unwrap().extend_from_slice(&buffer[..read]);
                 filled.changed.notify_all();
             }
+            let _text = filled.text.lock().unwrap();
+            filled.is_over.store(true, Ordering::Relaxed);
+            filled.changed.notify_all();
         });
-        Self { process, master, slave, screen, seen: 0 }
+        Self { process, master, slave: Some(slave), screen, seen: 0 }
     }
 
     /// Its process id.
@@ -115,18 +123,18 @@ impl Pty {
         String::from_utf8_lossy(&self.screen.text.lock().unwrap()).into_owned()
     }
 
-    /// All that was ever shown, when nothing more is to come because nobody holds the terminal but this.
+    /// All that was ever shown, once the program has ended; its modes are gone with that.
+    ///
+    /// # Panics
+    /// If somebody else still holds the terminal.
     #[must_use]
-    pub fn screen_at_end(&self) -> String {
-        let mut before = self.screen();
-        loop {
-            thread::sleep(Duration::from_millis(50));
-            let now = self.screen();
-            if now == before {
-                return now;
-            }
-            before = now;
-        }
+    pub fn screen_at_end(&mut self) -> String {
+        self.slave = None;
+        let text = self.screen.text.lock().unwrap();
+        let goes_on = |_: &mut Vec<u8>| !self.screen.is_over.load(Ordering::Relaxed);
+        let (text, waited) = self.screen.changed.wait_timeout_while(text, PATIENCE, goes_on).unwrap();
+        assert!(!waited.timed_out(), "somebody holds the terminal: {}", String::from_utf8_lossy(&text));
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Changes the terminal's size; the kernel tells the program by SIGWINCH.
@@ -140,7 +148,8 @@ impl Pty {
     /// Whether the program has put the terminal into raw mode.
     #[must_use]
     pub fn is_raw(&self) -> bool {
-        !tcgetattr(&self.slave).unwrap().local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO)
+        let slave = self.slave.as_ref().expect("the terminal is held");
+        !tcgetattr(slave).unwrap().local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO)
     }
 
     /// Waits for the program's end and gives its code.
@@ -174,5 +183,6 @@ mod tests {
         assert!(!pty.is_raw());
         pty.send("exit 7\n");
         assert_eq!(pty.exit_code(), 7);
+        assert!(pty.screen_at_end().contains("exit 7\r\n"), "{}", pty.screen());
     }
 }

@@ -2,33 +2,23 @@
 
 use crate::testing::{
     meta,
+    stage::{self, web},
     whole::{Whole, run_whole},
 };
 use wharf_messages::{
-    Answer, Any, ContainerId, Labels, Meta, RefusalKind, SnapshotKey, SnapshotterName, Timestamp,
+    Answer, Labels, Meta, RefusalKind, SnapshotKey, SnapshotterName,
     container::{Container, CreateContainer, DeleteContainer, GetContainer, Runtime, UpdateContainer},
     event::Event,
     snapshot::{PrepareSnapshot, RemoveSnapshot, StatSnapshot},
-    task::{CreateTask, DeleteTask, Rootfs, Stdio},
+    task::DeleteTask,
 };
-
-fn web() -> ContainerId {
-    ContainerId::new("web").unwrap()
-}
 
 fn container(snapshot: Option<&str>) -> Container {
     Container {
-        id: web(),
-        labels: Labels::from([("a".to_owned(), "1".to_owned())]),
         image: "i".to_owned(),
-        runtime: Runtime::default(),
-        spec: Some(Any { type_url: Any::SPEC.to_owned(), value: b"{}".to_vec() }),
         snapshotter: snapshot.map(|_| SnapshotterName::new("native").unwrap()),
         snapshot_key: snapshot.map(|key| SnapshotKey::new(key).unwrap()),
-        created_at: Timestamp::ZERO,
-        updated_at: Timestamp::ZERO,
-        extensions: Default::default(),
-        sandbox: String::new(),
+        ..stage::container(Labels::from([("a".to_owned(), "1".to_owned())]), b"{}")
     }
 }
 
@@ -131,15 +121,7 @@ fn its_snapshot_goes_with_it_if_that_is_wanted() {
 fn one_with_a_task_stays() {
     run_whole(async |whole| {
         create(whole, None).await.unwrap();
-        let task = CreateTask {
-            container_id: web(),
-            rootfs: Rootfs::Mounts(Vec::new()),
-            stdio: Stdio::default(),
-            options: None,
-            runtime_path: String::new(),
-            checkpoint: None,
-        };
-        whole.call(meta(), task).await.unwrap();
+        whole.call(meta(), stage::create()).await.unwrap();
         for with_snapshot in [false, true] {
             assert_eq!(kind(delete(whole, with_snapshot).await), RefusalKind::FailedPrecondition);
         }

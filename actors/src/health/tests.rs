@@ -2,77 +2,54 @@
 
 use super::*;
 use crate::{
-    drivers::{fake::FakeShims, shim::TaskId, snapshotter::Native},
     healths::Healths,
     root::Fixed,
-    snapshots::Snapshotters,
-    task::TaskDeps,
-    testing::{World, meta, run_with},
+    testing::{
+        meta,
+        stage::{Machine, Run, STEP, task, web},
+    },
 };
-use tempfile::TempDir;
+use std::ops::Deref;
 use wharf_messages::{
     ExecId, Labels,
-    container::{Runtime, UpdateContainer},
+    container::UpdateContainer,
     health::{HEALTHCHECK_LABEL, HealthStatus},
-    task::{CreateTask, DeleteTask, KillTask, PauseTask, ResumeTask, Rootfs, StartTask, Stdio},
+    task::{DeleteTask, KillTask, PauseTask, ResumeTask},
 };
 
 const CHECK: &str = r#"{"Test":["CMD","probe"],"Interval":1000000000,"Timeout":400000000,"Retries":2}"#;
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How far the clock goes on at once.
-const STEP: Duration = Duration::from_millis(50);
 
-struct Machine {
-    root: TempDir,
-    shims: FakeShims,
-}
+/// A daemon's run, with health checks.
+struct Stage<'w>(Run<'w>);
 
-struct Stage<'w> {
-    world: &'w World,
-    shims: FakeShims,
-    tasks: Handle<Tasks>,
+impl<'w> Deref for Stage<'w> {
+    type Target = Run<'w>;
+
+    fn deref(&self) -> &Run<'w> {
+        &self.0
+    }
 }
 
 impl Machine {
-    fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), shims: FakeShims::default() }
-    }
-
-    fn daemon(&self, test: impl AsyncFnOnce(&Stage<'_>)) {
-        run_with(
-            self.root.path(),
+    fn check(&self, test: impl AsyncFnOnce(&Stage<'_>)) {
+        self.run(
+            "boot",
             |writer| writer,
-            async |world| {
-                let native = Arc::new(Native::open(&world.config.root.join("snapshotters/native")).unwrap());
-                let deps = TaskDeps {
-                    store: world.store.clone(),
-                    journal: world.journal.clone(),
-                    shims: Arc::new(self.shims.clone()),
-                    snapshotters: Snapshotters::new(vec![native], "native", &world.store).unwrap(),
-                    clock: world.clock.clone(),
-                    boot_id: "boot".to_owned(),
-                };
-                let tasks = world.start(<Tasks as Fixed>::SPEC, Tasks::new(Arc::new(deps))).await;
+            async |_| (),
+            async |run| {
                 let deps = HealthDeps {
-                    store: world.store.clone(),
-                    journal: world.journal.clone(),
-                    tasks: tasks.clone(),
-                    clock: world.clock.clone(),
+                    store: run.world.store.clone(),
+                    journal: run.world.journal.clone(),
+                    tasks: run.tasks.clone(),
+                    clock: run.world.clock.clone(),
                 };
-                let healths = Healths::new(Arc::new(deps), world.bus.clone());
-                world.start(<Healths as Fixed>::SPEC, healths).await;
-                test(&Stage { world, shims: self.shims.clone(), tasks }).await;
+                let healths = Healths::new(Arc::new(deps), run.world.bus.clone());
+                run.world.start(<Healths as Fixed>::SPEC, healths).await;
+                test(&Stage(run)).await;
             },
         );
     }
-}
-
-fn web() -> ContainerId {
-    ContainerId::new("web").unwrap()
-}
-
-fn task() -> TaskId {
-    TaskId { namespace: meta().namespace.unwrap(), container: web() }
 }
 
 fn probe() -> ExecId {
@@ -80,64 +57,19 @@ fn probe() -> ExecId {
 }
 
 fn container(check: &str) -> Container {
-    Container {
-        id: web(),
-        labels: Labels::from([(HEALTHCHECK_LABEL.to_owned(), check.to_owned())]),
-        image: String::new(),
-        runtime: Runtime::default(),
-        spec: Some(Any::new(Any::SPEC, *br#"{"process":{"args":["sh"],"terminal":true,"cwd":"/srv"}}"#)),
-        snapshotter: None,
-        snapshot_key: None,
-        created_at: Timestamp::ZERO,
-        updated_at: Timestamp::ZERO,
-        extensions: Default::default(),
-        sandbox: String::new(),
-    }
+    let labels = Labels::from([(HEALTHCHECK_LABEL.to_owned(), check.to_owned())]);
+    crate::testing::stage::container(labels, br#"{"process":{"args":["sh"],"terminal":true,"cwd":"/srv"}}"#)
 }
 
 impl Stage<'_> {
-    async fn commit(&self, change: Change) {
-        self.world.journal.commit(Commit::one(&task().namespace, change)).await.unwrap();
-    }
-
     async fn run(&self, check: &str) {
         self.commit(Change::CreateContainer(container(check))).await;
-        self.start().await;
+        self.start_task().await;
         self.world.until(|| self.health().is_some()).await;
-    }
-
-    async fn start(&self) {
-        let create = CreateTask {
-            container_id: web(),
-            rootfs: Rootfs::Mounts(Vec::new()),
-            stdio: Stdio::default(),
-            options: None,
-            runtime_path: String::new(),
-            checkpoint: None,
-        };
-        self.tasks.ask(meta(), create).await.unwrap();
-        self.tasks.ask(meta(), StartTask { container_id: web(), exec_id: None }).await.unwrap();
-        self.world.until(|| self.shims.is_watched(&task(), None)).await;
     }
 
     fn health(&self) -> Option<HealthRecord> {
         self.world.store.read().unwrap().health(&task().namespace, &web()).unwrap()
-    }
-
-    /// Lets time go on until it is so, and whoever waits for the disk get on meanwhile.
-    async fn in_time(&self, mut so: impl FnMut() -> bool) {
-        while !so() {
-            self.world.clock.advance(STEP);
-            tokio::time::pause();
-            tokio::time::advance(STEP).await;
-            tokio::time::resume();
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    async fn pass(&self, time: Duration) {
-        let end = self.world.clock.now().plus(time);
-        self.in_time(|| self.world.clock.now() >= end).await;
     }
 
     /// Lets time go on until the next probe runs.
@@ -177,7 +109,7 @@ use HealthStatus::{Healthy, Starting, Unhealthy};
 
 #[test]
 fn probes_say_how_a_task_fares() {
-    Machine::new().daemon(async |stage| {
+    Machine::new().check(async |stage| {
         stage.run(CHECK).await;
         stage.until(Starting, 0).await;
         assert_eq!(stage.probes(), 0, "the first comes after an interval");
@@ -203,7 +135,7 @@ fn probes_say_how_a_task_fares() {
 
 #[test]
 fn a_probe_that_takes_too_long_is_killed_and_has_failed() {
-    Machine::new().daemon(async |stage| {
+    Machine::new().check(async |stage| {
         stage.run(CHECK).await;
         stage.probing().await;
         stage.in_time(|| stage.health().is_some_and(|health| health.failing == 1)).await;
@@ -219,7 +151,7 @@ fn a_probe_that_takes_too_long_is_killed_and_has_failed() {
 
 #[test]
 fn a_command_that_is_not_there_has_failed() {
-    Machine::new().daemon(async |stage| {
+    Machine::new().check(async |stage| {
         stage.run(CHECK).await;
         for _ in 0..2 {
             stage.shims.refuse("start wharf-probe", Refusal::invalid("exec: \"probe\": not in $PATH"));
@@ -236,7 +168,7 @@ fn a_command_that_is_not_there_has_failed() {
 
 #[test]
 fn failures_do_not_count_while_it_starts() {
-    Machine::new().daemon(async |stage| {
+    Machine::new().check(async |stage| {
         stage.run(&CHECK.replace('}', r#","StartPeriod":2500000000}"#)).await;
         let made_at = stage.world.clock.now();
         for _ in 0..2 {
@@ -257,7 +189,7 @@ fn failures_do_not_count_while_it_starts() {
 
 #[test]
 fn probes_end_with_their_task_and_begin_with_the_next() {
-    Machine::new().daemon(async |stage| {
+    Machine::new().check(async |stage| {
         stage.run(CHECK).await;
         stage.probed(0).await;
         stage.until(Healthy, 0).await;
@@ -275,7 +207,7 @@ fn probes_end_with_their_task_and_begin_with_the_next() {
         }
         assert_eq!(stage.probes(), before);
         stage.world.clock.advance(Duration::from_secs(1));
-        stage.start().await;
+        stage.start_task().await;
         stage.until(Starting, 0).await;
         stage.probed(0).await;
         stage.until(Healthy, 0).await;
@@ -284,7 +216,7 @@ fn probes_end_with_their_task_and_begin_with_the_next() {
 
 #[test]
 fn a_frozen_task_is_not_probed() {
-    Machine::new().daemon(async |stage| {
+    Machine::new().check(async |stage| {
         stage.run(CHECK).await;
         stage.tasks.ask(meta(), PauseTask { container_id: web() }).await.unwrap();
         for _ in 0..3 {
@@ -300,7 +232,7 @@ fn a_frozen_task_is_not_probed() {
 #[test]
 fn a_daemon_that_comes_back_goes_on_where_it_was() {
     let machine = Machine::new();
-    machine.daemon(async |stage| {
+    machine.check(async |stage| {
         stage.run(CHECK).await;
         stage.probed(0).await;
         stage.probed(1).await;
@@ -308,7 +240,7 @@ fn a_daemon_that_comes_back_goes_on_where_it_was() {
         // It dies in the middle of a probe, which stays.
         stage.probing().await;
     });
-    machine.daemon(async |stage| {
+    machine.check(async |stage| {
         stage.until(Healthy, 1).await;
         let (killed, started) = (stage.shims.count("kill wharf-probe"), stage.shims.count("start wharf-probe"));
         stage.in_time(|| stage.shims.count("started wharf-probe") > started).await;
@@ -322,7 +254,7 @@ fn a_daemon_that_comes_back_goes_on_where_it_was() {
 
 #[test]
 fn a_check_that_is_taken_away_is_made_no_more() {
-    Machine::new().daemon(async |stage| {
+    Machine::new().check(async |stage| {
         stage.run(CHECK).await;
         let container = Container { labels: Labels::new(), ..container("") };
         let mask = vec![format!("labels.{HEALTHCHECK_LABEL}")];

@@ -2,22 +2,20 @@
 
 use super::*;
 use crate::{
-    drivers::{fake::FakeShims, shim::TaskId, snapshotter::Native},
     restarts::Restarts,
     root::Fixed,
     runtime::{Ask, Request},
-    snapshots::Snapshotters,
-    task::TaskDeps,
-    tasks::Tasks,
-    testing::{World, meta, run_with},
+    testing::{
+        meta,
+        stage::{Machine, Run, task, web},
+    },
 };
-use tempfile::TempDir;
+use std::ops::Deref;
 use wharf_messages::{
-    Any,
-    container::{CreateContainer, Runtime},
+    container::CreateContainer,
     health::HealthStatus,
     restart::{COUNT_LABEL, LOG_URI_LABEL, POLICY_LABEL, STATUS_LABEL},
-    task::{CreateTask, DeleteTask, Rootfs, StartTask, Stdio},
+    task::Stdio,
 };
 
 /// All in all below the patience of a test.
@@ -27,68 +25,45 @@ const BACKOFF: Backoff = Backoff {
     good_run: Duration::from_secs(10),
     grace: Duration::from_secs(1),
 };
-/// How far the clock goes on at once.
-const STEP: Duration = Duration::from_millis(50);
 
-/// A machine that outlives its daemons.
-struct Machine {
-    root: TempDir,
-    shims: FakeShims,
-}
-
-/// A daemon's run on it.
+/// A daemon's run, with restart policies.
 struct Stage<'w> {
-    world: &'w World,
-    shims: FakeShims,
-    tasks: Handle<Tasks>,
+    run: Run<'w>,
     restarts: Handle<Restarts>,
 }
 
-impl Machine {
-    fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), shims: FakeShims::default() }
-    }
+impl<'w> Deref for Stage<'w> {
+    type Target = Run<'w>;
 
-    fn daemon(&self, boot_id: &str, test: impl AsyncFnOnce(&Stage<'_>)) {
-        run_with(
-            self.root.path(),
+    fn deref(&self) -> &Run<'w> {
+        &self.run
+    }
+}
+
+impl Machine {
+    fn follow(&self, boot_id: &str, test: impl AsyncFnOnce(&Stage<'_>)) {
+        self.run(
+            boot_id,
             |writer| writer,
-            async |world| {
-                let native = Arc::new(Native::open(&world.config.root.join("snapshotters/native")).unwrap());
-                let deps = TaskDeps {
-                    store: world.store.clone(),
-                    journal: world.journal.clone(),
-                    shims: Arc::new(self.shims.clone()),
-                    snapshotters: Snapshotters::new(vec![native], "native", &world.store).unwrap(),
-                    clock: world.clock.clone(),
-                    boot_id: boot_id.to_owned(),
-                };
-                let tasks = world.start(<Tasks as Fixed>::SPEC, Tasks::new(Arc::new(deps))).await;
+            async |_| (),
+            async |run| {
                 let deps = RestartDeps {
-                    store: world.store.clone(),
-                    journal: world.journal.clone(),
-                    tasks: tasks.clone(),
-                    clock: world.clock.clone(),
+                    store: run.world.store.clone(),
+                    journal: run.world.journal.clone(),
+                    tasks: run.tasks.clone(),
+                    clock: run.world.clock.clone(),
                     backoff: BACKOFF,
                 };
-                let restarts = Restarts::new(Arc::new(deps), world.bus.clone());
-                let restarts = world.start(<Restarts as Fixed>::SPEC, restarts).await;
-                test(&Stage { world, shims: self.shims.clone(), tasks, restarts }).await;
+                let restarts = Restarts::new(Arc::new(deps), run.world.bus.clone());
+                let restarts = run.world.start(<Restarts as Fixed>::SPEC, restarts).await;
+                test(&Stage { run, restarts }).await;
             },
         );
     }
 }
 
 fn play(test: impl AsyncFnOnce(&Stage<'_>)) {
-    Machine::new().daemon("boot", test);
-}
-
-fn web() -> ContainerId {
-    ContainerId::new("web").unwrap()
-}
-
-fn task() -> TaskId {
-    TaskId { namespace: meta().namespace.unwrap(), container: web() }
+    Machine::new().follow("boot", test);
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -96,49 +71,15 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 fn container(labels: Labels) -> Container {
-    Container {
-        id: web(),
-        labels,
-        image: String::new(),
-        runtime: Runtime::default(),
-        spec: Some(Any::new(Any::SPEC, *b"{}")),
-        snapshotter: None,
-        snapshot_key: None,
-        created_at: Timestamp::ZERO,
-        updated_at: Timestamp::ZERO,
-        extensions: Default::default(),
-        sandbox: String::new(),
-    }
+    crate::testing::stage::container(labels, b"{}")
 }
 
 impl Stage<'_> {
-    async fn commit(&self, change: Change) {
-        self.world.journal.commit(Commit::one(&task().namespace, change)).await.unwrap();
-    }
-
     /// Makes the container with a policy, and starts its task as a client does.
     async fn run(&self, policy: &str) {
         let labels = labels(&[(STATUS_LABEL, "running"), (POLICY_LABEL, policy)]);
         self.commit(Change::CreateContainer(container(labels))).await;
-        self.start().await;
-    }
-
-    async fn start(&self) {
-        let create = CreateTask {
-            container_id: web(),
-            rootfs: Rootfs::Mounts(Vec::new()),
-            stdio: Stdio::default(),
-            options: None,
-            runtime_path: String::new(),
-            checkpoint: None,
-        };
-        self.tasks.ask(meta(), create).await.unwrap();
-        self.tasks.ask(meta(), StartTask { container_id: web(), exec_id: None }).await.unwrap();
-        self.watched().await;
-    }
-
-    async fn delete_task(&self) -> Answer<()> {
-        self.tasks.ask(meta(), DeleteTask { container_id: web(), exec_id: None }).await.map(drop)
+        self.start_task().await;
     }
 
     async fn label(&self, key: &str, value: &str) {
@@ -155,39 +96,14 @@ impl Stage<'_> {
         self.world.store.read().unwrap().restart(&task().namespace, &web()).unwrap()
     }
 
-    fn row(&self) -> Option<TaskRow> {
-        self.world.store.read().unwrap().task(&task().namespace, &web()).unwrap()
-    }
-
-    async fn watched(&self) {
-        self.world.until(|| self.shims.is_watched(&task(), None)).await;
-    }
-
     async fn until_phase(&self, phase: RestartPhase) -> RestartRecord {
         self.world.until(|| self.record().is_some_and(|record| record.phase == phase)).await;
         self.record().unwrap()
     }
 
-    /// Lets the clock and all timers go on a bit, and whoever waits for the disk get on.
-    async fn go_on(&self) {
-        self.world.clock.advance(STEP);
-        tokio::time::pause();
-        tokio::time::advance(STEP).await;
-        tokio::time::resume();
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-
-    /// Lets time go on until it is so.
-    async fn in_time(&self, mut so: impl FnMut() -> bool) {
-        while !so() {
-            self.go_on().await;
-        }
-    }
-
     /// Lets more time go by than anything waits for.
     async fn long_after(&self) {
-        let end = self.world.clock.now().plus(BACKOFF.max + BACKOFF.grace);
-        self.in_time(|| self.world.clock.now() >= end).await;
+        self.pass(BACKOFF.max + BACKOFF.grace).await;
     }
 
     /// The task ends, after it ran for so long.
@@ -270,7 +186,7 @@ fn on_failure_stops_after_its_number_and_at_success() {
         assert_eq!(stage.starts(), 3);
         // A user starts it again, and it ends well: that is its end.
         stage.delete_task().await.unwrap();
-        stage.start().await;
+        stage.start_task().await;
         stage.world.until(|| stage.record().is_none()).await;
         stage.exit(0, SHORT).await;
         stage.world.until(|| stage.row().is_some_and(|row| row.init.exit.is_some())).await;
@@ -306,7 +222,7 @@ fn a_users_stop_is_remembered_and_cancels_what_waits() {
             // While it rests.
             stage.delete_task().await.unwrap();
             stage.label(EXPLICITLY_STOPPED_LABEL, "false").await;
-            stage.start().await;
+            stage.start_task().await;
             stage.exit(1, SHORT).await;
             stage.until_phase(RestartPhase::Waiting).await;
             stage.label(EXPLICITLY_STOPPED_LABEL, "true").await;
@@ -378,7 +294,7 @@ fn a_label_alone_stops_and_starts_a_task() {
         stage.world.until(|| stage.row().is_none()).await;
         assert!(stage.shims.is_clean());
         stage.label(STATUS_LABEL, "running").await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        stage.pass(BACKOFF.grace / 2).await;
         assert_eq!(stage.row(), None, "whoever changes it may start the task itself");
         stage.until_starts(2).await;
         // Without the label it is nobody's business.
@@ -429,12 +345,12 @@ fn a_task_that_cannot_be_started_rests_like_one_that_failed() {
 #[test]
 fn a_daemon_that_dies_while_a_task_rests_waits_for_the_rest_of_the_time() {
     let machine = Machine::new();
-    machine.daemon("boot", async |stage| {
+    machine.follow("boot", async |stage| {
         stage.run("on-failure:3").await;
         stage.exit(1, SHORT).await;
         stage.until_phase(RestartPhase::Waiting).await;
     });
-    machine.daemon("boot", async |stage| {
+    machine.follow("boot", async |stage| {
         let due_at = stage.record().unwrap().due_at;
         stage.until_starts(2).await;
         assert!(stage.row().unwrap().created_at >= due_at);
@@ -445,7 +361,7 @@ fn a_daemon_that_dies_while_a_task_rests_waits_for_the_rest_of_the_time() {
 #[test]
 fn a_daemon_that_dies_in_the_middle_of_a_start_finishes_it() {
     let machine = Machine::new();
-    machine.daemon("boot", async |stage| {
+    machine.follow("boot", async |stage| {
         stage.run("on-failure:1").await;
         stage.exit(1, SHORT).await;
         stage.until_phase(RestartPhase::Waiting).await;
@@ -454,7 +370,7 @@ fn a_daemon_that_dies_in_the_middle_of_a_start_finishes_it() {
         stage.commit(Change::BeginRestart(begun)).await;
         stage.delete_task().await.unwrap();
     });
-    machine.daemon("boot", async |stage| {
+    machine.follow("boot", async |stage| {
         stage.until_starts(2).await;
         assert_eq!(stage.labels()[COUNT_LABEL], "1");
     });
@@ -463,9 +379,9 @@ fn a_daemon_that_dies_in_the_middle_of_a_start_finishes_it() {
 #[test]
 fn ends_that_nobody_saw_are_followed_when_the_daemon_comes_back() {
     let machine = Machine::new();
-    machine.daemon("boot", async |stage| stage.run("on-failure").await);
+    machine.follow("boot", async |stage| stage.run("on-failure").await);
     machine.shims.exit(&task(), None, 9);
-    machine.daemon("boot", async |stage| {
+    machine.follow("boot", async |stage| {
         let record = stage.until_phase(RestartPhase::Waiting).await;
         assert_eq!(record.reason, "it ended with 9");
     });
@@ -484,7 +400,7 @@ fn after_a_restart_and_after_a_boot_always_and_unless_stopped_are_as_docker_defi
             ("no", false, 1),
         ] {
             let machine = Machine::new();
-            machine.daemon("boot", async |stage| {
+            machine.follow("boot", async |stage| {
                 stage.run(policy).await;
                 if by_user {
                     stage.label(EXPLICITLY_STOPPED_LABEL, "true").await;
@@ -496,7 +412,7 @@ fn after_a_restart_and_after_a_boot_always_and_unless_stopped_are_as_docker_defi
                 // The machine, or the shim, goes down with the task.
                 machine.shims.die(&task());
             }
-            machine.daemon(boot, async |stage| {
+            machine.follow(boot, async |stage| {
                 stage.world.until(|| stage.row().is_some_and(|row| row.init.exit.is_some())).await;
                 if starts == 2 {
                     stage.until_starts(2).await;
@@ -530,7 +446,7 @@ fn a_container_made_by_a_client_with_a_policy_is_left_to_it() {
         let labels = labels(&[(STATUS_LABEL, "running"), (POLICY_LABEL, "unless-stopped")]);
         let create = CreateContainer { container: container(labels) };
         stage.commit(Change::CreateContainer(create.container)).await;
-        stage.start().await;
+        stage.start_task().await;
         // It fails at once: that is no reason to wait for the client any longer.
         stage.exit(1, SHORT).await;
         stage.until_phase(RestartPhase::Waiting).await;

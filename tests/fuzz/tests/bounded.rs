@@ -1,7 +1,7 @@
 //! Every fuzz target over its seeds, and for some seconds over mutations of them: always the same ones, as far as the
 //! time goes. `WHARF_FUZZ_SECONDS` makes it longer; `make fuzz` searches for real.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::{
     env,

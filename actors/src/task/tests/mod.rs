@@ -5,17 +5,17 @@ mod faults;
 mod life;
 mod restart;
 
-use super::{TaskActor, TaskDeps};
+use super::TaskActor;
 use crate::{
-    drivers::{fake::FakeShims, shim::TaskId, snapshotter::Native},
-    root::Fixed,
-    runtime::{Ask, Ctx, Handle, Handler, Request},
-    snapshots::Snapshotters,
+    drivers::shim::TaskId,
+    runtime::{Ask, Ctx, Handler, Request},
     tasks::Tasks,
-    testing::{World, meta, run_with},
+    testing::{
+        World, meta,
+        stage::{Machine, Run, create, task, web},
+    },
 };
-use std::{collections::HashMap, sync::Arc};
-use tempfile::TempDir;
+use std::{collections::HashMap, ops::Deref, sync::Arc};
 use wharf_messages::{
     Answer, Any, ContainerId, ExecId, Labels, Refusal, Timestamp,
     container::{Container, Runtime},
@@ -26,24 +26,18 @@ use wharf_messages::{
 };
 use wharf_store::{Change, Commit, TaskRow, Writer};
 
-/// A machine that outlives its daemons: its disk and its shims.
-struct Machine {
-    root: TempDir,
-    shims: FakeShims,
-}
+/// A daemon's run, with a container called `web`.
+struct Stage<'w>(Run<'w>);
 
-/// A daemon's run on it, with a container called `web`.
-struct Stage<'w> {
-    world: &'w World,
-    shims: FakeShims,
-    tasks: Handle<Tasks>,
+impl<'w> Deref for Stage<'w> {
+    type Target = Run<'w>;
+
+    fn deref(&self) -> &Run<'w> {
+        &self.0
+    }
 }
 
 impl Machine {
-    fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), shims: FakeShims::default() }
-    }
-
     /// Runs a daemon, and checks at its end that the log tells a life in order and the rows agree.
     fn daemon(&self, boot_id: &str, test: impl AsyncFnOnce(&Stage<'_>)) {
         self.daemon_with(boot_id, |writer| writer, test);
@@ -55,11 +49,18 @@ impl Machine {
         log: impl FnOnce(Writer) -> L,
         test: impl AsyncFnOnce(&Stage<'_>),
     ) {
-        run_with(self.root.path(), log, async |world| {
-            let stage = Stage::set(world, &self.shims, boot_id).await;
+        self.run(boot_id, log, with_container, async |run| {
+            let stage = Stage(run);
             test(&stage).await;
-            check(&world.records(), &stage.rows());
+            check(&stage.world.records(), &stage.rows());
         });
+    }
+}
+
+async fn with_container(world: &World) {
+    if world.store.read().unwrap().container(&task().namespace, &web()).unwrap().is_none() {
+        let commit = Commit::one(&task().namespace, Change::CreateContainer(container(web())));
+        world.journal.commit(commit).await.unwrap();
     }
 }
 
@@ -68,42 +69,11 @@ fn play(test: impl AsyncFnOnce(&Stage<'_>)) {
     Machine::new().daemon("boot", test);
 }
 
-fn web() -> ContainerId {
-    ContainerId::new("web").unwrap()
-}
-
 fn exec(name: &str) -> ExecId {
     ExecId::new(name).unwrap()
 }
 
-/// Names the task of `web`.
-fn task() -> TaskId {
-    TaskId { namespace: meta().namespace.unwrap(), container: web() }
-}
-
-impl<'w> Stage<'w> {
-    async fn set(world: &'w World, shims: &FakeShims, boot_id: &str) -> Self {
-        let native = Arc::new(Native::open(&world.config.root.join("snapshotters/native")).unwrap());
-        let deps = TaskDeps {
-            store: world.store.clone(),
-            journal: world.journal.clone(),
-            shims: Arc::new(shims.clone()),
-            snapshotters: Snapshotters::new(vec![native], "native", &world.store).unwrap(),
-            clock: world.clock.clone(),
-            boot_id: boot_id.to_owned(),
-        };
-        if world.store.read().unwrap().container(&task().namespace, &web()).unwrap().is_none() {
-            let commit = Commit::one(&task().namespace, Change::CreateContainer(container(web())));
-            world.journal.commit(commit).await.unwrap();
-        }
-        let tasks = world.start(<Tasks as Fixed>::SPEC, Tasks::new(Arc::new(deps))).await;
-        Self { world, shims: shims.clone(), tasks }
-    }
-
-    async fn create(&self) -> Answer<Process> {
-        self.tasks.ask(meta(), create()).await
-    }
-
+impl Stage<'_> {
     async fn start(&self, exec_id: Option<&str>) -> Answer<Process> {
         self.tasks.ask(meta(), StartTask { container_id: web(), exec_id: exec_id.map(exec) }).await
     }
@@ -147,10 +117,6 @@ impl<'w> Stage<'w> {
         self.shims.exit(&task(), exec_id.map(exec).as_ref(), code);
     }
 
-    fn row(&self) -> Option<TaskRow> {
-        self.world.store.read().unwrap().task(&task().namespace, &web()).unwrap()
-    }
-
     fn rows(&self) -> Vec<TaskRow> {
         let reader = self.world.store.read().unwrap();
         reader.all_tasks().unwrap().collect::<Answer<_>>().unwrap()
@@ -173,30 +139,7 @@ impl<'w> Stage<'w> {
 }
 
 fn container(id: ContainerId) -> Container {
-    Container {
-        id,
-        labels: Labels::new(),
-        image: String::new(),
-        runtime: Runtime::default(),
-        spec: Some(Any { type_url: Any::SPEC.to_owned(), value: b"{}".to_vec() }),
-        snapshotter: None,
-        snapshot_key: None,
-        created_at: Timestamp::ZERO,
-        updated_at: Timestamp::ZERO,
-        extensions: Default::default(),
-        sandbox: String::new(),
-    }
-}
-
-fn create() -> CreateTask {
-    CreateTask {
-        container_id: web(),
-        rootfs: Rootfs::Mounts(Vec::new()),
-        stdio: Stdio::default(),
-        options: None,
-        runtime_path: String::new(),
-        checkpoint: None,
-    }
+    Container { id, ..crate::testing::stage::container(Labels::new(), b"{}") }
 }
 
 fn add(name: &str) -> ExecTask {

@@ -202,12 +202,12 @@ async fn leave(stage: &Stage<'_>, phase: TaskPhase) {
 #[test]
 fn a_creation_that_was_cut_short_is_undone() {
     let machine = Machine::new();
-    run_with(
-        machine.root.path(),
+    machine.run(
+        "boot",
         |writer| writer,
-        async |world| {
-            let stage = Stage::set(world, &machine.shims, "boot").await;
-            leave(&stage, TaskPhase::Creating).await;
+        with_container,
+        async |run| {
+            leave(&Stage(run), TaskPhase::Creating).await;
             machine.shims.stray(&task(), true);
         },
     );
@@ -222,12 +222,12 @@ fn a_creation_that_was_cut_short_is_undone() {
 #[test]
 fn a_client_that_comes_while_a_creation_is_undone_waits_for_it() {
     let machine = Machine::new();
-    run_with(
-        machine.root.path(),
+    machine.run(
+        "boot",
         |writer| writer,
-        async |world| {
-            let stage = Stage::set(world, &machine.shims, "boot").await;
-            leave(&stage, TaskPhase::Creating).await;
+        with_container,
+        async |run| {
+            leave(&Stage(run), TaskPhase::Creating).await;
             machine.shims.stray(&task(), true);
         },
     );

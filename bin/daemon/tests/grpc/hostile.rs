@@ -115,13 +115,25 @@ fn memory_kilobytes(daemon: &Daemon) -> u64 {
 
 /// What the daemon holds: descriptors, and parts in its supervision tree.
 async fn holds(daemon: &Daemon) -> (usize, usize) {
-    // Before this asks itself, and once those who were here have gone.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Before this asks itself.
     let open = descriptors(daemon);
     let client = wharf_client::Client::connect(&daemon.address()).await.unwrap();
     let tree = client.call(wharf_messages::supervision::GetSupervisionTree {}).await.unwrap();
     assert!(tree.iter().all(|part| part.restarts == 0), "{tree:?}");
     (open, tree.len())
+}
+
+/// What the daemon holds once those who were here have gone: what it holds at one look and at the next.
+async fn holds_at_rest(daemon: &Daemon) -> (usize, usize) {
+    let mut last = holds(daemon).await;
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = holds(daemon).await;
+        if now == last {
+            return now;
+        }
+        last = now;
+    }
 }
 
 /// Waits until the daemon holds no more than it did.
@@ -182,8 +194,7 @@ async fn a_write_that_is_dropped_leaves_no_lock_and_no_leak() {
     let daemon = Daemon::start();
     is_served(&daemon).await;
     // The first time opens what stays open.
-    holds(&daemon).await;
-    let before = holds(&daemon).await;
+    let before = holds_at_rest(&daemon).await;
     let message = |action, offset, data: &'static [u8]| WriteContentRequest {
         action,
         offset,
@@ -234,7 +245,7 @@ async fn readers_that_stop_or_leave_hold_nothing_up() {
     let daemon = Daemon::start();
     let digest = put_large(&daemon).await;
     is_served(&daemon).await;
-    let before = holds(&daemon).await;
+    let before = holds_at_rest(&daemon).await;
     let memory = memory_kilobytes(&daemon);
     let read = || within("n", ReadContentRequest { digest: digest.clone(), ..ReadContentRequest::default() });
     let mut stopped = Vec::new();
@@ -277,7 +288,7 @@ async fn readers_that_stop_or_leave_hold_nothing_up() {
 async fn uploads_that_stop_hold_nothing_up() {
     let daemon = Daemon::start();
     is_served(&daemon).await;
-    let before = holds(&daemon).await;
+    let before = holds_at_rest(&daemon).await;
     let client = native(&daemon).await;
     let mut stopped = Vec::new();
     for n in 0..40 {
@@ -302,13 +313,24 @@ async fn uploads_that_stop_hold_nothing_up() {
         };
         stopped.push((source, tokio::spawn(importing)));
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Each has come as far as it will.
+    let mut content = daemon.content().await;
+    let arrived = async {
+        loop {
+            let listed = content.list_statuses(within("n", ListStatusesRequest::default())).await.unwrap().into_inner();
+            if listed.statuses.iter().filter(|status| status.offset == 10).count() == 40 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, arrived).await.expect("what was uploaded is not told of");
     tokio::time::timeout(PATIENCE, is_served(&daemon)).await.expect("uploads that stop hold others up");
     for (source, call) in stopped {
         call.abort();
         drop(source);
     }
-    drop(client);
+    drop((client, content));
     holds_again(&daemon, before).await;
     // What came is there to go on with, and nobody has it.
     let listed = daemon.content().await.list_statuses(within("n", ListStatusesRequest::default())).await.unwrap();
@@ -320,7 +342,7 @@ async fn subscribers_and_appliers_may_leave_at_any_time() {
     let daemon = Daemon::start();
     let digest = put_large(&daemon).await;
     is_served(&daemon).await;
-    let before = holds(&daemon).await;
+    let before = holds_at_rest(&daemon).await;
     let target = tempfile::tempdir().unwrap();
     for n in 0..20 {
         let (channel, socket) = daemon.connect_until().await;
@@ -356,7 +378,7 @@ async fn subscribers_and_appliers_may_leave_at_any_time() {
 async fn streams_that_are_opened_and_reset_are_forgotten() {
     let daemon = Daemon::start();
     is_served(&daemon).await;
-    let before = holds(&daemon).await;
+    let before = holds_at_rest(&daemon).await;
     let memory = memory_kilobytes(&daemon);
     let content = daemon.content().await;
     for _ in 0..2000 {
