@@ -14,6 +14,8 @@ mod connection;
 mod events;
 mod launcher;
 mod options;
+#[cfg(test)]
+mod tests;
 
 pub use binary::ShimBinaries;
 pub use bundle::{Bundle, ExitRecord};

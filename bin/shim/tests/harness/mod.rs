@@ -172,14 +172,27 @@ impl World {
 
     /// Starts the shim and connects to it, speaking that version of the service.
     pub fn start_shim(&mut self, version: u32) -> &Client {
-        fs::write(self.bundle.join("log"), "").unwrap();
-        let output = self.command(&self.id, &self.bundle, "start").env("MAX_SHIM_VERSION", "3").output().unwrap();
+        self.start_shim_with(version, None)
+    }
+
+    /// Starts the shim with these runtime options on its standard input.
+    pub fn start_shim_with(&mut self, version: u32, options: Option<&Any>) -> &Client {
+        let output = self.try_start(options);
         let answer: Value = serde_json::from_slice(&succeeded(&output).stdout).unwrap();
         assert_eq!((&answer["version"], &answer["protocol"]), (&json!(3), &json!("ttrpc")));
         let address = answer["address"].as_str().unwrap();
         assert_eq!(fs::read_to_string(self.bundle.join("address")).unwrap(), address);
         self.shim_pid = fs::read_to_string(self.bundle.join("shim.pid")).unwrap().parse().unwrap();
         self.client.insert(Client::connect(address, version))
+    }
+
+    /// Runs `start`, whatever comes of it.
+    pub fn try_start(&self, options: Option<&Any>) -> Output {
+        fs::write(self.bundle.join("log"), "").unwrap();
+        let input = self.folder.0.join("options");
+        fs::write(&input, options.map(|any| any.write_to_bytes().unwrap()).unwrap_or_default()).unwrap();
+        let mut command = self.command(&self.id, &self.bundle, "start");
+        command.env("MAX_SHIM_VERSION", "3").stdin(fs::File::open(input).unwrap()).output().unwrap()
     }
 
     pub fn client(&self) -> &Client {
