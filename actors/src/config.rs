@@ -67,6 +67,8 @@ pub struct SystemConfig {
     pub layer_max_bytes: u64,
     /// How long tasks rest before they are started again.
     pub restart: Backoff,
+    /// Where programs that are installed from images go: its `bin` is searched for programs, its `lib` for libraries.
+    pub opt: PathBuf,
 }
 
 impl SystemConfig {
@@ -75,6 +77,9 @@ impl SystemConfig {
 
     /// The length of an unpacked layer unless told otherwise: far beyond what honest ones have.
     pub const LAYER_MAX_BYTES: u64 = 1 << 40;
+
+    /// Where programs that are installed from images go unless told otherwise.
+    pub const OPT: &str = "/opt/wharf";
 
     /// The configuration for these folders, and otherwise as it comes.
     #[must_use]
@@ -99,6 +104,7 @@ impl SystemConfig {
             max_concurrent_downloads: 3,
             layer_max_bytes: Self::LAYER_MAX_BYTES,
             restart: Backoff::DEFAULT,
+            opt: Self::OPT.into(),
             state,
         }
     }

@@ -81,6 +81,9 @@ macro_rules! for_each_call {
             "images.unpack"       Command Items       image::UnpackImage             => image::ResolvedImage, image::Progress;
             "images.import"       Command UploadItems image::ImportImages            => Vec<image::Image>, image::Progress;
             "images.export"       Query   Items       image::ExportImages            => (), Vec<u8>;
+            "images.fetch-object" Query   Items       image::FetchObject             => Descriptor, Vec<u8>;
+            "images.convert"      Command Unary       image::ConvertImage            => image::Image, ();
+            "images.install"      Command Unary       image::InstallImage            => String, ();
 
             "content.get"         Query   Unary       content::GetContent            => content::ContentInfo, ();
             "content.update"      Command Unary       content::UpdateContent         => content::ContentInfo, ();

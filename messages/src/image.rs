@@ -195,6 +195,8 @@ pub enum PushSource {
     Image(ImageName),
     /// A manifest or index of the content store that need not have a name.
     Content(Descriptor),
+    /// Any blob of the content store, without what it points to.
+    Object(Descriptor),
 }
 
 /// Sends an image to its registry: what is below it first, what is there already not at all. Answers what the
@@ -216,6 +218,52 @@ pub struct PushImage {
     pub max_concurrent_uploads: u32,
     /// How to talk to the registry.
     pub registry: RegistryOptions,
+}
+
+/// Reads what a reference names from its registry; nothing is kept. Items: its bytes. Answers what it is, once they have
+/// been checked against its digest.
+///
+/// Refused as [`PullImage`] is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FetchObject {
+    /// A fully spelt reference: to a tag, or to the digest of any blob.
+    pub reference: String,
+    /// How to talk to the registry.
+    pub registry: RegistryOptions,
+}
+
+/// Names an image that is another one in another form; what has that form already is shared. Answers the new image.
+///
+/// Refused with `NotFound` for the image, for platforms that its index has not, and for a blob that is not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConvertImage {
+    /// The image.
+    pub source: ImageName,
+    /// The new image's name; whatever has it gives it up.
+    pub target: ImageName,
+    /// Of an index, the manifests for these.
+    pub platforms: PlatformChoice,
+    /// Store layers as plain tars.
+    pub uncompress: bool,
+    /// Say OCI's media types instead of Docker's.
+    pub oci: bool,
+}
+
+/// Puts an image's programs (and libraries) into a folder of the host: what is in `bin` (and `lib`) of its layers.
+/// Answers the folder.
+///
+/// Refused with `NotFound` as [`ResolveImage`] is, `AlreadyExists` for a file that is there and must not be replaced,
+/// and as [`crate::snapshot::ApplyDiff`] is; what was written before stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallImage {
+    /// The image; its manifest for this machine.
+    pub name: ImageName,
+    /// An absolute path; none means the daemon's folder for installed programs.
+    pub path: Option<String>,
+    /// Libraries too.
+    pub libraries: bool,
+    /// Replace what is there.
+    pub replace: bool,
 }
 
 /// Unpacks an image's layers. Items: [`Progress`].
@@ -244,6 +292,8 @@ pub struct ImportImages {
     pub platforms: PlatformChoice,
     /// Whether to unpack.
     pub unpack: bool,
+    /// Store docker save's layers, which are plain tars, compressed.
+    pub compress: bool,
     /// Where to unpack; none means the namespace's default.
     pub snapshotter: Option<SnapshotterName>,
 }

@@ -8,6 +8,8 @@ mod cgroup_views;
 mod cli;
 mod crash;
 mod ctr;
+mod ctr_client;
+mod ctr_tree;
 mod docker;
 mod docker_restarts;
 mod events;

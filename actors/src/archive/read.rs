@@ -24,6 +24,14 @@ pub trait BlobSink {
     /// # Errors
     /// What the content store says; `FailedPrecondition` for a digest that does not match.
     fn put(&mut self, expected: Option<&Digest>, size_bytes: u64, reader: &mut dyn Read) -> Answer<Digest>;
+
+    /// Stores a layer that is a plain tar in gzip too, if that is wanted, and answers digest and size of that.
+    ///
+    /// # Errors
+    /// What the content store says.
+    fn compressed(&mut self, _layer: &Digest) -> Answer<Option<(Digest, u64)>> {
+        Ok(None)
+    }
 }
 
 /// An image that an archive holds.
@@ -221,6 +229,11 @@ fn from_docker(
         let config = find(&image.config)?;
         let layers = image.layers.iter().map(|layer| {
             let file = find(layer)?;
+            if file.compression == Compression::None
+                && let Some((digest, size_bytes)) = sink.compressed(&file.digest)?
+            {
+                return Ok(JsonDescriptor::new(media_type::DOCKER_LAYER_GZIP, digest, size_bytes));
+            }
             let media_type = match file.compression {
                 Compression::None => media_type::DOCKER_LAYER,
                 Compression::Gzip => media_type::DOCKER_LAYER_GZIP,
@@ -228,11 +241,12 @@ fn from_docker(
             };
             Ok(JsonDescriptor::new(media_type, file.digest.clone(), file.size_bytes))
         });
+        let layers = layers.collect::<Answer<_>>()?;
         let manifest = Manifest {
             schema_version: 2,
             media_type: media_type::DOCKER_MANIFEST.to_owned(),
             config: JsonDescriptor::new(media_type::DOCKER_CONFIG, config.digest.clone(), config.size_bytes),
-            layers: layers.collect::<Answer<_>>()?,
+            layers,
         };
         let target = store(&encode(&manifest)?, media_type::DOCKER_MANIFEST, sink)?;
         let tags = image.repo_tags.unwrap_or_default();

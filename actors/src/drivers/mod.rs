@@ -75,7 +75,8 @@ impl Drivers {
             let remote = remote::Remote::new(&config.address, tokio::runtime::Handle::current());
             backends.push(Arc::new(snapshotter::Proxy::open(name, remote, &config.remote_name, &folder(name))?));
         }
-        let path = std::env::var("PATH").unwrap_or_default();
+        scratch::ScratchFolder::sweep_if_there(&config.opt)?;
+        let path = shim::search_path(&config.opt.join("bin"), "PATH");
         let beside = config.publish_binary.parent();
         let shims = shim::ProcessShims::new(shim::ShimSettings {
             state: config.state.clone(),
@@ -83,6 +84,12 @@ impl Drivers {
             socket_dir: config.shim_sockets.to_string_lossy().into_owned(),
             publish_binary: config.publish_binary.to_string_lossy().into_owned(),
             debug: config.shim_debug,
+            env: [
+                ("PATH", path.clone()),
+                ("LD_LIBRARY_PATH", shim::search_path(&config.opt.join("lib"), "LD_LIBRARY_PATH")),
+            ]
+            .map(|(key, value)| (key.to_owned(), value))
+            .to_vec(),
             binaries: shim::ShimBinaries::new(config.shim.clone(), beside, &path),
         });
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")

@@ -44,6 +44,14 @@ impl ScratchFolder {
         }
     }
 
+    /// As [`ScratchFolder::sweep`], where the folder need not be there.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn sweep_if_there(parent: &Path) -> Answer<()> {
+        if parent.exists() { Self::sweep(parent) } else { Ok(()) }
+    }
+
     /// Removes those of a killed daemon.
     ///
     /// # Errors

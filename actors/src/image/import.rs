@@ -3,13 +3,16 @@
 use super::{
     board::Board,
     claim::Claim,
+    derived,
     resolve::{self, Resolved},
     unpack::{Layer, Source, Unpack},
 };
 use crate::{
     Wharf,
     archive::{Archive, BlobSink, ImageInArchive, read_archive},
-    content, image_graph,
+    content,
+    drivers::differ,
+    image_graph,
     runtime::{blocking, waiting},
 };
 use std::{
@@ -23,6 +26,7 @@ use wharf_messages::{
     content::UpdateContent,
     id::DigestAlgorithm,
     image::{CreateImage, Image, ImportImages, PlatformChoice, Progress, ProgressState},
+    labels::UNCOMPRESSED,
 };
 use wharf_store::{Change, Commit, IngestFile, Placed};
 
@@ -57,9 +61,10 @@ async fn claimed(
 ) -> Answer<Vec<Image>> {
     let meta = claim.meta().clone();
     let namespace = meta.namespace()?.clone();
-    let (reading, claimed, shown) = (wharf.clone(), meta.clone(), board.clone());
+    let (reading, claimed, shown, compress) = (wharf.clone(), meta.clone(), board.clone(), call.compress);
     let archive = waiting("read an image archive", move || {
-        let mut sink = Sink { wharf: &reading, meta: &claimed, board: &shown, handle: Handle::current() };
+        let (board, handle) = (&shown, Handle::current());
+        let mut sink = Sink { wharf: &reading, meta: &claimed, board, handle, compress };
         read_archive(&mut input, &mut sink)
     })
     .await?;
@@ -101,6 +106,8 @@ struct Sink<'a> {
     meta: &'a Meta,
     board: &'a Board,
     handle: Handle,
+    /// Whether plain layers are wanted in gzip.
+    compress: bool,
 }
 
 impl BlobSink for Sink<'_> {
@@ -147,6 +154,20 @@ impl BlobSink for Sink<'_> {
                 Ok(digest)
             }
         }
+    }
+
+    fn compressed(&mut self, layer: &Digest) -> Answer<Option<(Digest, u64)>> {
+        if !self.compress {
+            return Ok(None);
+        }
+        let blobs = self.wharf.store.blobs();
+        let placed = derived::write(blobs, |output| {
+            let (mut plain, _) = blobs.read(layer)?;
+            differ::compress(&mut plain, output)
+        })?;
+        let labels = Labels::from([(UNCOMPRESSED.to_owned(), layer.to_string())]);
+        let kept = derived::keep(&self.wharf.drivers.content, self.meta, placed, labels);
+        self.handle.block_on(kept).map(Some)
     }
 }
 

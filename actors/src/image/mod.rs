@@ -16,9 +16,13 @@
 
 pub mod board;
 pub mod claim;
+pub mod convert;
+pub mod derived;
+pub mod document;
 pub mod export;
 pub mod flights;
 pub mod import;
+pub mod install;
 pub mod pull;
 pub mod push;
 pub mod resolve;

@@ -150,14 +150,25 @@ impl Puller {
                 }
                 Node::Index { manifests } => {
                     let depth = image_graph::descend(depth)?;
-                    let chosen = image_graph::select(&manifests, &self.call.platforms)?;
+                    let is_image = |blob: &Descriptor| {
+                        media_type::is_manifest(&blob.media_type) || media_type::is_index(&blob.media_type)
+                    };
+                    // What is neither is a part of something else than an image, such as a container's checkpoint.
+                    let (manifests, parts): (Vec<_>, Vec<_>) = manifests.into_iter().partition(is_image);
+                    for part in &parts {
+                        self.fetch(part).await?;
+                    }
+                    let chosen = match manifests.is_empty() && !parts.is_empty() {
+                        true => Vec::new(),
+                        false => image_graph::select(&manifests, &self.call.platforms)?,
+                    };
                     let all = self.call.all_metadata || self.call.platforms == PlatformChoice::All;
                     let wanted: Vec<_> = if all { manifests } else { chosen.clone() };
                     for child in &wanted {
                         let whole = whole && chosen.iter().any(|c| c.digest == child.digest);
                         self.walk(child.clone(), whole, depth, fetched, singles).await?;
                     }
-                    fetched.push(Fetched { descriptor, children: wanted });
+                    fetched.push(Fetched { descriptor, children: [wanted, parts].concat() });
                 }
             }
             Ok(())

@@ -90,10 +90,10 @@ impl Pusher {
         for (at, document) in documents.iter().enumerate() {
             self.document(&*registry, document, at + 1 == documents.len()).await?;
         }
-        let target = documents.last().map(|document| document.descriptor.clone());
+        let target = documents.last().or(blobs.last()).map(|part| part.descriptor.clone());
         let commit = blobs.iter().chain(&documents).fold(Commit::new(&namespace), |c, part| self.remember(c, part));
         claim.conclude(commit).await?;
-        target.ok_or_else(|| Refusal::internal("an image without a manifest was pushed"))
+        target.ok_or_else(|| Refusal::internal("nothing was pushed"))
     }
 
     /// Everything that has to be in the registry: blobs, and documents in the order in which they can be sent.
@@ -106,7 +106,7 @@ impl Pusher {
                 PushSource::Image(name) => {
                     reader.image(&namespace, name)?.ok_or_else(|| refuse::no_image(name))?.target
                 }
-                PushSource::Content(descriptor) => descriptor.clone(),
+                PushSource::Content(descriptor) | PushSource::Object(descriptor) => descriptor.clone(),
             };
             let mut walk = Walk {
                 store: &store,
@@ -127,7 +127,10 @@ impl Pusher {
                     target.digest
                 )));
             }
-            walk.visit(&target, 0)?;
+            match &call.source {
+                PushSource::Object(_) => walk.alone(&target)?,
+                PushSource::Image(_) | PushSource::Content(_) => walk.visit(&target, 0)?,
+            }
             Ok((walk.blobs, walk.documents))
         })
         .await
@@ -278,6 +281,15 @@ impl Walk<'_> {
             self.visit(&child, depth)?;
         }
         self.documents.push(part);
+        Ok(())
+    }
+
+    /// Only this, whatever it points to.
+    fn alone(&mut self, descriptor: &Descriptor) -> Answer<()> {
+        let part = self.part(descriptor)?;
+        let kind = &descriptor.media_type;
+        let is_document = media_type::is_index(kind) || media_type::is_manifest(kind);
+        if is_document { &mut self.documents } else { &mut self.blobs }.push(part);
         Ok(())
     }
 

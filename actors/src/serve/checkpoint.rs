@@ -14,7 +14,7 @@ use crate::{
     task::RestoreTask,
 };
 use wharf_messages::{
-    Answer, Any, Call, Descriptor, Labels, Meta, Refusal,
+    Answer, Call, Descriptor, Labels, Meta, Refusal,
     descriptor::media_type::{self, Compression},
     snapshot::MakeDiff,
     task::{CheckpointTask, CreateTask, GetTask, Process},
@@ -54,7 +54,7 @@ impl Serve for CheckpointTask {
             labels: Labels::new(),
         };
         let packed = pack.serve(wharf.clone(), meta.clone(), io).await?;
-        let spec = encode(&spec);
+        let spec = spec.to_proto();
         let length = spec.len() as u64;
         let config = content::insert(&wharf.drivers.content, &meta, spec, None, Labels::new()).await?;
         blocking("remove a checkpoint's folder", move || {
@@ -108,37 +108,4 @@ impl Serve for CreateTask {
 fn scratch(wharf: &Wharf) -> Answer<ScratchFolder> {
     let parent = wharf.drivers.apply.scratch.clone().unwrap_or_else(std::env::temp_dir);
     ScratchFolder::new(&parent)
-}
-
-/// An `Any` as protobuf has it: the type's URL is field 1, the value field 2.
-fn encode(any: &Any) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(any.type_url.len() + any.value.len() + 12);
-    for (tag, field) in [(0x0a, any.type_url.as_bytes()), (0x12, &any.value)] {
-        if field.is_empty() {
-            continue;
-        }
-        bytes.push(tag);
-        let mut length = field.len();
-        while length >= 0x80 {
-            bytes.push((length & 0x7f) as u8 | 0x80);
-            length >>= 7;
-        }
-        bytes.push(length as u8);
-        bytes.extend_from_slice(field);
-    }
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_any_is_encoded_as_protobuf_has_it() {
-        assert_eq!(encode(&Any::new("a", *b"bc")), b"\x0a\x01a\x12\x02bc");
-        assert_eq!(encode(&Any::default()), b"");
-        let long = encode(&Any::new("u", vec![7; 300]));
-        assert_eq!(long[..7], *b"\x0a\x01u\x12\xac\x02\x07");
-        assert_eq!(long.len(), 3 + 3 + 300);
-    }
 }

@@ -6,6 +6,7 @@
 mod checkpoint;
 mod commands;
 mod diff;
+mod objects;
 mod once;
 mod queries;
 mod streams;

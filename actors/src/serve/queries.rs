@@ -296,6 +296,9 @@ fn plugins(wharf: &Wharf) -> Vec<PluginInfo> {
         plugin("lease.v1", "manager", &[]),
         plugin("runtime.v2", "task", &[&host]),
     ];
+    let path = wharf.config.opt.to_string_lossy().into_owned();
+    plugins
+        .push(PluginInfo { exports: Labels::from([("path".to_owned(), path)]), ..plugin("internal.v1", "opt", &[]) });
     plugins.extend(SERVICES.iter().map(|id| plugin("grpc.v1", id, &[])));
     // Clients look for a policy among these before they set it.
     let capabilities = Policy::NAMES.map(str::to_owned).to_vec();

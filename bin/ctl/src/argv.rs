@@ -31,6 +31,10 @@ pub fn rewrite(root: &Command, args: Vec<OsString>) -> Vec<OsString> {
                 out.push(word);
                 continue;
             }
+            if text == "h" && command.has_subcommands() && command.find_subcommand(text).is_none() {
+                out.push("help".into());
+                continue;
+            }
             if let Some(next) = command.find_subcommand(text) {
                 command = next;
                 out.push(word);
@@ -141,6 +145,8 @@ mod tests {
             ("t kill -s 9 x", "t kill --signal=9 x"),
             ("run --rm", "run --rm"),
             ("images", "images"),
+            ("h images", "help images"),
+            ("ns create h", "ns create -- h"),
         ] {
             assert_eq!(rewritten(line), expected, "{line}");
         }

@@ -1,8 +1,8 @@
 //! The tree of commands and the flags that come before them. Each noun's own flags are in `commands/NOUN.rs`.
 
 use crate::commands::{
-    backup, containers, content, debug, doctor, events, images, leases, namespaces, oci, plugins, run, snapshots,
-    supervision, tasks, version,
+    backup, containers, content, debug, doctor, events, images, install, leases, namespaces, oci, plugins, pprof, run,
+    shim, snapshots, supervision, tasks, version,
 };
 use crate::output::time::parse_duration;
 use clap::{Args, Parser, Subcommand};
@@ -108,6 +108,8 @@ pub enum Command {
     /// Manage namespaces
     #[command(subcommand, visible_aliases = ["namespace", "ns"])]
     Namespaces(namespaces::Namespaces),
+    /// Say how the daemon is profiled: it has no profiles of Go's
+    Pprof(pprof::Pprof),
     /// Run a container from an image or a folder
     Run(Box<run::Run>),
     /// Manage snapshots
@@ -116,9 +118,13 @@ pub enum Command {
     /// Manage tasks, the running side of containers
     #[command(subcommand, visible_aliases = ["t", "task"])]
     Tasks(tasks::Tasks),
+    /// Install an image's programs on this host
+    Install(install::Install),
     /// Show OCI specifications
     #[command(subcommand)]
     Oci(oci::Oci),
+    /// Do what a container's shim does, by hand
+    Shim(shim::Shim),
     /// Look into the daemon while it runs
     #[command(subcommand)]
     Debug(debug::Debug),
@@ -165,12 +171,16 @@ mod tests {
             (&["containers"], LIST, "-q id==x", "Containers(List("),
             (&["containers"], &["label"], "x a=b", "Containers(Label("),
             (&["content"], &["active"], "", "Content(Active("),
+            (&["containers"], &["checkpoint"], "--rw --image --task x REF", "Containers(Checkpoint("),
+            (&["containers"], &["restore"], "--rw --live x REF", "Containers(Restore("),
             (&["content"], REMOVE, "sha256:0", "Content(Delete("),
             (&["content"], &["edit"], "--editor vi sha256:0", "Content(Edit("),
             (&["content"], &["fetch"], "--metadata-only REF", "Content(Fetch("),
+            (&["content"], &["fetch-object"], "-k REF", "Content(FetchObject("),
             (&["content"], &["get"], "sha256:0", "Content(Get("),
             (&["content"], &["ingest"], "--expected-size 3 key", "Content(Ingest("),
             (&["content"], LIST, "-q", "Content(List("),
+            (&["content"], &["push-object"], "-k REF sha256:0 x/y", "Content(PushObject("),
             (&["content"], &["label"], "sha256:0 a=b", "Content(Label("),
             (&["events", "event"], &[""], "topic==/x", "Events(Events"),
             (&["images", "image", "i"], &["check"], "-q", "Images(Check("),
@@ -184,6 +194,8 @@ mod tests {
             (&["images"], REMOVE, "--sync REF REF", "Images(Delete("),
             (&["images"], &["tag"], "--force REF REF", "Images(Tag("),
             (&["images"], &["label"], "-r REF a=b", "Images(Label("),
+            (&["images"], &["convert"], "--oci --uncompress --platform linux/arm64 REF REF", "Images(Convert("),
+            (&["install"], &[""], "-l -r --path /x REF", "Install(Install"),
             (&["leases"], LIST, "-q", "Leases(List("),
             (&["leases"], &["create"], "--id x -x 1h a=b", "Leases(Create("),
             (&["leases"], REMOVE, "--sync x", "Leases(Delete("),
@@ -191,7 +203,9 @@ mod tests {
             (&["namespaces"], LIST, "-q", "Namespaces(List("),
             (&["namespaces"], &["remove", "rm"], "-c x", "Namespaces(Remove("),
             (&["namespaces"], &["label"], "x a=b", "Namespaces(Label("),
+            (&["pprof"], &["profile"], "-s 5s", "Pprof(Pprof"),
             (&["run"], &[""], "--rm -t I x sh", "Run(Run"),
+            (&["shim --id x"], &["state"], "", "Shim(Shim"),
             (&["snapshots", "snapshot"], &["commit"], "a b", "Snapshots(Snapshots { snapshotter: None, verb: Commit"),
             (&["snapshots"], &["diff"], "--keep a", "Snapshots(Snapshots { snapshotter: None, verb: Diff"),
             (&["snapshots"], &["info"], "a", "Snapshots(Snapshots { snapshotter: None, verb: Info"),

@@ -4,10 +4,14 @@ use crate::failure::{FAILED, Failure, UNKNOWN_COMMAND};
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
 /// What `ctr` says when an argument is missing, by what the usage calls it.
-const MISSING: [(&str, &str); 6] = [
+const MISSING: [(&str, &str); 10] = [
     ("CONTAINER", "container id must be provided"),
     ("REF", "please provide an image reference"),
     ("NEW_REF", "please provide an image reference to tag to"),
+    ("CHECKPOINT", "ref must be provided"),
+    ("SOURCE", "src and target image need to be specified"),
+    ("CONVERTED", "src and target image need to be specified"),
+    ("EXEC", "exec id must be provided"),
     ("TARGET", "please provide a target path"),
     ("KEY", "snapshot id must be provided"),
     ("--exec-id <ID>", "Required flag \"exec-id\" not set"),

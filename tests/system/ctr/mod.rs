@@ -3,8 +3,10 @@
 //! Each scenario is run three times at once, in namespaces and folders of its own: by the real `ctr` on containerd, by
 //! the same on wharfd, and by wharf's own client under the name `ctr`. Exit codes, both outputs and the events that
 //! the daemons told are compared, without times and random names. wharfd has to answer as containerd does, or otherwise
-//! for a reason that stands in the table; what wharf's own client says is told beside it. Each test prints its table.
+//! for a reason that stands in the table; what wharf's own client says is told beside it, and held against the real one's exit codes and outputs where a command
+//! is done another way. Each test prints its table.
 
+mod commands;
 mod containers;
 mod content;
 mod images;
@@ -18,6 +20,11 @@ mod tasks;
 mod world;
 
 use world::World;
+
+#[test]
+fn commands_of_either_client_come_to_the_same() {
+    World::compare_clients(commands::SCENARIOS);
+}
 
 #[test]
 fn containers_are_the_same() {

@@ -84,10 +84,19 @@ impl World {
     /// Runs scenarios on all sides, prints the table of the comparisons, and fails if something differs that should
     /// not, or does not where it should.
     pub fn compare(scenarios: &[Scenario]) {
+        Self::compare_with(scenarios, false);
+    }
+
+    /// As [`World::compare`]; also fails if our client ends or prints otherwise than the real one does.
+    pub fn compare_clients(scenarios: &[Scenario]) {
+        Self::compare_with(scenarios, true);
+    }
+
+    fn compare_with(scenarios: &[Scenario], clients: bool) {
         let world = Self::start();
         let (mut table, mut problems) = (String::new(), String::new());
         for scenario in scenarios {
-            world.scenario(scenario, &mut table, &mut problems);
+            world.scenario(scenario, clients, &mut table, &mut problems);
         }
         println!("{table}");
         if !problems.is_empty() {
@@ -108,7 +117,7 @@ impl World {
         ]
     }
 
-    fn scenario(&self, scenario: &Scenario, table: &mut String, problems: &mut String) {
+    fn scenario(&self, scenario: &Scenario, clients: bool, table: &mut String, problems: &mut String) {
         let sides = self.sides();
         let outcomes = thread::scope(|scope| {
             let run = |side: &Side| scenario.steps.iter().map(|step| side.run(step)).collect::<Vec<_>>();
@@ -121,6 +130,10 @@ impl World {
             let daemon = verdict(step, theirs, ours);
             let client = own_word(theirs, ours, own);
             writeln!(table, "  {:<76} {client:<12} {}", one_line(step), daemon.word()).unwrap();
+            if clients && (own.code, &own.stdout) != (ours.code, &ours.stdout) {
+                writeln!(problems, "\n== {}: {}\nour client differs", scenario.name, step.line).unwrap();
+                problems.push_str(&show(ours, own));
+            }
             if let Verdict::Wrong(why) = daemon {
                 writeln!(problems, "\n== {}: {}\n{why}", scenario.name, step.line).unwrap();
                 problems.push_str(&show(theirs, ours));

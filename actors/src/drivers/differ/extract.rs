@@ -22,6 +22,8 @@ use wharf_messages::{Answer, Refusal};
 pub(super) struct Extraction<'a> {
     tree: Tree,
     limits: &'a ApplyLimits,
+    /// The folders of which there are members to write; all if there are none.
+    only: &'a [String],
     cancelled: &'a dyn Fn() -> bool,
     entries: u64,
     total_bytes: u64,
@@ -32,8 +34,13 @@ pub(super) struct Extraction<'a> {
 }
 
 impl<'a> Extraction<'a> {
-    pub(super) fn new(tree: Tree, limits: &'a ApplyLimits, cancelled: &'a dyn Fn() -> bool) -> Self {
-        Self { tree, limits, cancelled, entries: 0, total_bytes: 0, root_listed: false, unsupported: 0 }
+    pub(super) fn new(
+        tree: Tree,
+        limits: &'a ApplyLimits,
+        only: &'a [String],
+        cancelled: &'a dyn Fn() -> bool,
+    ) -> Self {
+        Self { tree, limits, only, cancelled, entries: 0, total_bytes: 0, root_listed: false, unsupported: 0 }
     }
 
     /// Writes all members.
@@ -72,7 +79,7 @@ impl<'a> Extraction<'a> {
     fn member<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Answer<()> {
         self.check_limits(entry)?;
         let path = clean(&entry.path, self.limits)?;
-        if is_aufs_record(&path) {
+        if is_aufs_record(&path) || !self.is_wanted(&path) {
             return Ok(());
         }
         if path.is_empty() {
@@ -104,6 +111,11 @@ impl<'a> Extraction<'a> {
         self.write(entry, &path, &folder, name, reader)?;
         self.tree.note_made(&folder, name);
         Ok(())
+    }
+
+    fn is_wanted(&self, path: &[u8]) -> bool {
+        let (folder, _) = split(path);
+        self.only.is_empty() || (!folder.is_empty() && self.only.iter().any(|only| only.as_bytes() == folder))
     }
 
     fn check_limits(&mut self, entry: &Entry) -> Answer<()> {

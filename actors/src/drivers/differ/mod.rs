@@ -29,7 +29,7 @@ pub(crate) use whiteout::hide_root;
 use crate::drivers::mount::TempMount;
 use inflate::Inflated;
 use std::{
-    io::{self, Read},
+    io::{self, BufRead, Read, Write},
     path::PathBuf,
 };
 use target::Target;
@@ -87,6 +87,8 @@ pub struct ApplyOptions {
     pub sync: bool,
     /// Where to mount what cannot be written to directly; none means the system's folder for temporary files.
     pub scratch: Option<PathBuf>,
+    /// Only members right in these folders, by their paths; everything if there are none.
+    pub only: Vec<String>,
 }
 
 /// What was applied.
@@ -130,7 +132,7 @@ pub fn apply(
         let input = Inflated::start(scope, layer, declared).map_err(refusal)?;
         let limits = &options.limits;
         let tar_limits = tar::Limits { header_bytes: limits.header_bytes, fragments: limits.fragments };
-        let mut extraction = extract::Extraction::new(tree, limits, cancelled);
+        let mut extraction = extract::Extraction::new(tree, limits, &options.only, cancelled);
         let mut reader = tar::Reader::new(input, tar_limits);
         extraction.all(&mut reader)?;
         let entries = extraction.finish(options.sync)?;
@@ -139,8 +141,52 @@ pub fn apply(
     })
 }
 
+/// Writes a layer's uncompressed bytes; answers what they are called. How it is packed is seen by its first bytes.
+///
+/// # Errors
+/// `DataLoss` for one that is cut or damaged, `ResourceExhausted` beyond `total_bytes_max`, `Canceled`, what the reader and
+/// the writer say (a [`Refusal`] inside an [`io::Error`] keeps its kind).
+pub fn uncompress(
+    layer: &mut (dyn Read + Send),
+    declared: Compression,
+    output: &mut dyn Write,
+    total_bytes_max: u64,
+    cancelled: &dyn Fn() -> bool,
+) -> Answer<Digest> {
+    std::thread::scope(|scope| {
+        let mut input = Inflated::start(scope, layer, declared).map_err(refusal)?;
+        let mut total_bytes = 0_u64;
+        loop {
+            if cancelled() {
+                return Err(Refusal::canceled("uncompress a layer"));
+            }
+            let piece = input.fill_buf().map_err(refusal)?;
+            if piece.is_empty() {
+                return Ok(input.finish().map_err(refusal)?.diff_id);
+            }
+            let length = piece.len();
+            total_bytes += length as u64;
+            if total_bytes > total_bytes_max {
+                return Err(Refusal::resource_exhausted(format!("layer over the limit of {total_bytes_max} bytes")));
+            }
+            output.write_all(piece).map_err(refusal)?;
+            input.consume(length);
+        }
+    })
+}
+
+/// Writes a plain layer in gzip.
+///
+/// # Errors
+/// What the reader and the writer say.
+pub fn compress(plain: &mut dyn Read, output: &mut dyn Write) -> Answer<()> {
+    let mut encoder = flate2::write::GzEncoder::new(output, flate2::Compression::default());
+    io::copy(plain, &mut encoder).and_then(|_| encoder.finish()).map_err(refusal)?;
+    Ok(())
+}
+
 /// The refusal inside an error of a layer's stream.
-fn refusal(error: io::Error) -> Refusal {
+pub(crate) fn refusal(error: io::Error) -> Refusal {
     match error.downcast::<Refusal>() {
         Ok(refusal) => refusal,
         Err(error) => Refusal::io("read the layer", &error),

@@ -62,6 +62,16 @@ impl ShimBinaries {
     }
 }
 
+/// A search path that begins with a folder, and goes on as the daemon's own variable does.
+#[must_use]
+pub fn search_path(first: &Path, variable: &str) -> String {
+    let first = first.to_string_lossy();
+    match std::env::var(variable) {
+        Ok(rest) if !rest.is_empty() => format!("{first}:{rest}"),
+        _ => first.into_owned(),
+    }
+}
+
 fn executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

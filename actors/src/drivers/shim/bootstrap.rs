@@ -32,6 +32,8 @@ pub(super) struct Environment {
     pub socket_dir: String,
     /// Whether shims log in detail.
     pub debug: bool,
+    /// What shims have in their environment instead of what the daemon has.
+    pub env: Vec<(String, String)>,
 }
 
 impl Environment {
@@ -50,6 +52,7 @@ impl Environment {
             command.arg("-debug");
         }
         command
+            .envs(self.env.iter().map(|(key, value)| (key, value)))
             .env("TTRPC_ADDRESS", format!("{}.ttrpc", self.daemon_address))
             .env("GRPC_ADDRESS", &self.daemon_address)
             .env("NAMESPACE", task.namespace.as_str())

@@ -46,6 +46,8 @@ pub struct ShimSettings {
     pub debug: bool,
     /// Where shim binaries are.
     pub binaries: ShimBinaries,
+    /// What shims have in their environment instead of what the daemon has.
+    pub env: Vec<(String, String)>,
 }
 
 /// Starts shims as processes and talks to them over their sockets.
@@ -67,6 +69,7 @@ impl ProcessShims {
                 publish_binary: settings.publish_binary,
                 socket_dir: settings.socket_dir,
                 debug: settings.debug,
+                env: settings.env,
             },
         }
     }

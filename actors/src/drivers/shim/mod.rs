@@ -17,7 +17,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-pub use binary::ShimBinaries;
+pub use binary::{ShimBinaries, search_path};
 pub use bundle::{Bundle, ExitRecord};
 pub use events::{ShimEvent, ShimEvents, forward};
 pub use launcher::{ProcessShims, ShimSettings};

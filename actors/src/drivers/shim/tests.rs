@@ -40,6 +40,7 @@ async fn every_call_is_understood() {
         publish_binary: "/bin/false".to_owned(),
         debug: false,
         binaries: ShimBinaries::new("/no/such".into(), None, ""),
+        env: Vec::new(),
     });
     let runtime = Runtime { name: SHIM.to_owned(), options: None };
     let launch = Launch {

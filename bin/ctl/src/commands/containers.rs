@@ -1,7 +1,11 @@
 //! `containers`: what tasks are made from.
 
 use crate::{
-    commands::{create::ContainerFlags, policy::Plan},
+    commands::{
+        checkpoint::{Checkpoint, Restore},
+        create::ContainerFlags,
+        policy::Plan,
+    },
     context::{Context, parse},
     failure::{Failure, Outcome, Several, program},
     labels,
@@ -38,6 +42,10 @@ pub enum Containers {
     List(List),
     /// Set labels of a container; an empty value deletes the label
     Label(Label),
+    /// Keep a container's state as an image
+    Checkpoint(Checkpoint),
+    /// Make a container of a checkpoint, and start it
+    Restore(Restore),
 }
 
 /// Which to delete.
@@ -101,6 +109,8 @@ impl Containers {
             Self::Info(info) => info.run(context).await,
             Self::List(list) => list.run(context).await,
             Self::Label(label) => label.run(context).await,
+            Self::Checkpoint(checkpoint) => checkpoint.run(context).await,
+            Self::Restore(restore) => restore.run(context).await,
         }
     }
 }

@@ -2,20 +2,21 @@
 
 use crate::{
     commands::{
+        objects::{FetchObject, PushObject},
         prune::{Prune, explained},
         pull::Fetch,
     },
     context::{Context, parse},
     failure::{Failure, Outcome, Several},
     labels,
-    output::{self, table::Table, units},
+    output::{self, table::Table, time::parse_duration, units},
     terminal::Input,
 };
 use clap::{Args, Subcommand};
 use std::{
     io::{Read, Write},
     process::Stdio,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use wharf_client::Client;
 use wharf_messages::{
@@ -39,6 +40,8 @@ pub enum Content {
     Edit(Edit),
     /// Fetch an image's content from its registry without unpacking it
     Fetch(Box<Fetch>),
+    /// Write what a reference names in its registry to standard output
+    FetchObject(Box<FetchObject>),
     /// Write a blob to standard output
     Get(Get),
     /// Make a blob of standard input
@@ -46,6 +49,8 @@ pub enum Content {
     /// List blobs
     #[command(visible_alias = "ls")]
     List(List),
+    /// Push one blob to a registry, without what it points to
+    PushObject(Box<PushObject>),
     /// Set labels of a blob; an empty value deletes the label
     Label(Label),
     /// Tell of each thing what keeps it, and which nothing keeps; nothing is deleted
@@ -57,6 +62,11 @@ pub enum Content {
 /// Which to list.
 #[derive(Debug, Args)]
 pub struct Active {
+    // ctr has both and takes no notice of them.
+    #[arg(long = "timeout", short = 't', value_parser = parse_duration, hide = true)]
+    _timeout: Option<Duration>,
+    #[arg(long = "root", default_value = "/tmp/content", hide = true)]
+    _root: String,
     /// Only those that pass this, such as ref~=^layer
     #[arg(value_name = "FILTER")]
     filter: Option<String>,
@@ -73,6 +83,9 @@ pub struct Delete {
 /// What to edit, and with what.
 #[derive(Debug, Args)]
 pub struct Edit {
+    // Refused, as by ctr.
+    #[arg(long, hide = true)]
+    validate: Option<String>,
     /// The command that edits a file
     #[arg(long, env = "EDITOR", hide_env_values = true, value_name = "COMMAND")]
     editor: Option<String>,
@@ -144,6 +157,8 @@ impl Content {
             Self::Delete(delete) => delete.run(context).await,
             Self::Edit(edit) => edit.run(context).await,
             Self::Fetch(fetch) => fetch.run(context).await,
+            Self::FetchObject(fetch) => fetch.run(context).await,
+            Self::PushObject(push) => push.run(context).await,
             Self::Get(get) => {
                 let digest = parse(&get.digest)?;
                 let client = context.client().await?;
@@ -216,6 +231,9 @@ impl Delete {
 
 impl Edit {
     async fn run(self, context: &Context) -> Outcome {
+        if self.validate.is_some_and(|validate| !validate.is_empty()) {
+            return Err(Failure::new("validating the edit result not supported"));
+        }
         let digest: Digest = parse(&self.digest)?;
         let editor = self.editor.filter(|editor| !editor.is_empty());
         let editor = editor.ok_or_else(|| Failure::new("editor is required"))?;

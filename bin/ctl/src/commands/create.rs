@@ -19,6 +19,7 @@ use wharf_client::{
 };
 use wharf_messages::{
     Answer, Any, ContainerId, ImageName, Labels, Platform, SnapshotKey, SnapshotterName, Timestamp,
+    any::put_bytes,
     container::{Container, CreateContainer, DEFAULT_RUNTIME, Runtime},
     image::ResolvedImage,
     snapshot::{PrepareSnapshot, RemoveSnapshot},
@@ -290,14 +291,8 @@ fn with(labels: Labels, policy: Labels) -> Labels {
 /// # Spec
 /// containerd `pkg/runtimeoptions/v1/api.proto`: field 2 is the path.
 fn config_path(path: &str) -> Any {
-    let mut value = vec![2 << 3 | 2];
-    let mut length = path.len();
-    while length >= 0x80 {
-        value.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    value.push((length & 0x7f) as u8);
-    value.extend_from_slice(path.as_bytes());
+    let mut value = Vec::new();
+    put_bytes(&mut value, 2, path.as_bytes());
     Any::new("runtimeoptions.v1.Options", value)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     commands::{
+        convert::Convert,
         mount::{Mount, Unmount},
         prune::PruneImages,
         pull::{Pull, snapshotter},
@@ -29,6 +30,8 @@ use wharf_messages::{
 pub enum Images {
     /// Show how much of each image is here
     Check(Check),
+    /// Make an image of another one, in another form
+    Convert(Convert),
     /// Write images to an archive: an OCI layout that `docker load` reads too
     Export(Export),
     /// Read images from an archive: docker save's, or an OCI layout
@@ -127,6 +130,7 @@ impl Images {
     pub async fn run(self, context: &Context) -> Outcome {
         match self {
             Self::Check(check) => check.run(context).await,
+            Self::Convert(convert) => convert.run(context).await,
             Self::Export(export) => export.run(context).await,
             Self::Import(import) => import.run(context).await,
             Self::List(list) => list.run(context).await,

@@ -1,7 +1,10 @@
 //! `images mount` and `images unmount`: an image's root file system in a folder.
 
 use crate::{
-    commands::{leases::expiry, pull::snapshotter},
+    commands::{
+        leases::expiry,
+        pull::{IdleFlags, snapshotter},
+    },
     context::{Context, parse},
     failure::{Outcome, warn},
     output,
@@ -25,6 +28,8 @@ pub struct Mount {
     /// Where its layers are; empty means the namespace's default
     #[arg(long, env = "CONTAINERD_SNAPSHOTTER", hide_env_values = true, value_name = "NAME")]
     snapshotter: Option<String>,
+    #[command(flatten)]
+    _idle: IdleFlags,
     /// Writable: changes go to a snapshot of the target's name
     #[arg(long)]
     rw: bool,
@@ -45,6 +50,8 @@ pub struct Unmount {
     /// Where its layers are; empty means the namespace's default
     #[arg(long, env = "CONTAINERD_SNAPSHOTTER", hide_env_values = true, value_name = "NAME")]
     snapshotter: Option<String>,
+    #[command(flatten)]
+    _idle: IdleFlags,
     /// Remove the snapshot too
     #[arg(long)]
     rm: bool,
@@ -94,7 +101,10 @@ impl Mount {
 }
 
 /// Makes the lease; tells whether it was not there before.
-async fn lease_for(client: &Client, id: &LeaseId) -> Answer<bool> {
+///
+/// # Errors
+/// The daemon's refusal.
+pub async fn lease_for(client: &Client, id: &LeaseId) -> Answer<bool> {
     let labels = Labels::from([(EXPIRE_LABEL.to_owned(), expiry(LEASE))]);
     match client.call(CreateLease { id: Some(id.clone()), labels }).await {
         Ok(_) => Ok(true),

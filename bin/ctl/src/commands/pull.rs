@@ -56,6 +56,34 @@ pub struct RegistryFlags {
     http_trace: bool,
 }
 
+/// Flags that `ctr` has where no registry is talked to, and takes no notice of: known, so that scripts which have them
+/// work.
+#[derive(Debug, Args)]
+pub struct IdleFlags {
+    #[arg(long, short = 'k', hide = true)]
+    skip_verify: bool,
+    #[arg(long, hide = true)]
+    plain_http: bool,
+    #[arg(long, short, hide = true)]
+    user: Option<String>,
+    #[arg(long, hide = true)]
+    refresh: Option<String>,
+    #[arg(long, hide = true)]
+    hosts_dir: Option<String>,
+    #[arg(long, hide = true)]
+    tlscacert: Option<String>,
+    #[arg(long, hide = true)]
+    tlscert: Option<String>,
+    #[arg(long, hide = true)]
+    tlskey: Option<String>,
+    #[arg(long, hide = true)]
+    http_dump: bool,
+    #[arg(long, hide = true)]
+    http_trace: bool,
+    #[arg(long, hide = true)]
+    label: Vec<String>,
+}
+
 impl RegistryFlags {
     /// The options for the daemon, with the files' contents: it may not see our file system.
     ///

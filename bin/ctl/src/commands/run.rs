@@ -18,7 +18,7 @@ use std::{
 };
 use wharf_client::{Client, spec};
 use wharf_messages::{
-    ContainerId, Refusal, RefusalKind,
+    ContainerId, Descriptor, Refusal, RefusalKind,
     container::{Container, DeleteContainer},
     task::{CreateTask, Exit, Rootfs},
 };
@@ -142,6 +142,21 @@ pub async fn start(
     detach: bool,
     pid_file: Option<&Path>,
 ) -> Outcome {
+    start_from(client, container, flags, detach, pid_file, None).await
+}
+
+/// As [`start`], from a checkpoint if there is one.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_from(
+    client: &Client,
+    container: &Container,
+    flags: &IoFlags,
+    detach: bool,
+    pid_file: Option<&Path>,
+    checkpoint: Option<Descriptor>,
+) -> Outcome {
     let process = ProcessName { container_id: container.id.clone(), exec_id: None };
     if !detach {
         flags.check_terminal()?;
@@ -153,7 +168,7 @@ pub async fn start(
         stdio: io.stdio(),
         options: None,
         runtime_path: String::new(),
-        checkpoint: None,
+        checkpoint,
     };
     let task = client.call(create).await?;
     if let Some(path) = pid_file

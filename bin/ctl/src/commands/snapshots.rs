@@ -100,6 +100,9 @@ enum Verb {
     Tree,
     /// Unpack the layers of an image, named by its manifest
     Unpack {
+        /// Where to; goes over the one before the command
+        #[arg(long = "snapshotter", env = "CONTAINERD_SNAPSHOTTER", hide_env_values = true, value_name = "NAME")]
+        own_snapshotter: Option<String>,
         /// The digest that an image names
         #[arg(value_name = "DIGEST")]
         digest: String,
@@ -214,7 +217,10 @@ impl Snapshots {
                 let snapshots = client.call(ListSnapshots { snapshotter, filters: Vec::new() }).await?;
                 out.write_all(tree(&snapshots).as_bytes())?;
             }
-            Verb::Unpack { digest } => unpack(&client, snapshotter, &parse(&digest)?, &mut out).await?,
+            Verb::Unpack { own_snapshotter, digest } => {
+                let own = self::snapshotter(own_snapshotter.as_ref())?;
+                unpack(&client, own.or(snapshotter), &parse(&digest)?, &mut out).await?;
+            }
             Verb::Usage { bytes, keys } => usage(&client, snapshotter, bytes, keys).await?.write(&mut out)?,
         }
         Ok(out.flush()?)
@@ -355,9 +361,9 @@ impl Diff {
         let (first, second) = (parse(&self.first)?, self.second.as_deref().map(parse).transpose()?);
         let lease = client.call(CreateLease::default()).await?.id;
         let leased = client.lease(lease.clone());
-        let mut views = Views { client: &leased, snapshotter, made: Vec::new() };
+        let mut views = Views::new(&leased, snapshotter);
         let written = async {
-            let layer = self.layer(&mut views, first, second).await?;
+            let layer = views.layer(first, second, self.packing()).await?;
             let mut out = output::stdout();
             write_blob(&leased, layer.digest, &mut out).await?;
             Ok::<_, Failure>(out.flush()?)
@@ -370,40 +376,55 @@ impl Diff {
         written
     }
 
-    async fn layer(
-        &self,
-        views: &mut Views<'_>,
-        first: SnapshotKey,
-        second: Option<SnapshotKey>,
-    ) -> Outcome<Descriptor> {
-        let (lower, upper) = match second {
-            Some(second) => (views.mounts(first).await?, views.mounts(second).await?),
-            None => {
-                let stat = StatSnapshot { snapshotter: views.snapshotter.clone(), key: first.clone() };
-                let lower = match views.client.call(stat).await?.parent {
-                    Some(parent) => views.mounts(parent).await?,
-                    None => Vec::new(),
-                };
-                (lower, views.mounts(first).await?)
-            }
-        };
+    /// How the layer is made, apart from what it is made of.
+    fn packing(&self) -> MakeDiff {
         let mut labels = labels::read(&self.labels);
         if self.keep {
             labels.append(&mut root_label());
         }
         let (media_type, reference) = (self.media_type.clone(), self.reference.clone());
-        Ok(views.client.call(MakeDiff { lower, upper, media_type, reference, labels }).await?)
+        MakeDiff { lower: Vec::new(), upper: Vec::new(), media_type, reference, labels }
     }
 }
 
 /// Read-only looks at snapshots that cannot be mounted themselves, removed again at the end.
-struct Views<'a> {
+pub struct Views<'a> {
     client: &'a Client,
     snapshotter: Option<SnapshotterName>,
     made: Vec<SnapshotKey>,
 }
 
-impl Views<'_> {
+impl<'a> Views<'a> {
+    /// None yet.
+    #[must_use]
+    pub fn new(client: &'a Client, snapshotter: Option<SnapshotterName>) -> Self {
+        Self { client, snapshotter, made: Vec::new() }
+    }
+
+    /// Makes a layer of what the second snapshot changes over the first; alone, of what one changes over its parent.
+    ///
+    /// # Errors
+    /// The daemon's refusal.
+    pub async fn layer(
+        &mut self,
+        first: SnapshotKey,
+        second: Option<SnapshotKey>,
+        packing: MakeDiff,
+    ) -> Answer<Descriptor> {
+        let (lower, upper) = match second {
+            Some(second) => (self.mounts(first).await?, self.mounts(second).await?),
+            None => {
+                let stat = StatSnapshot { snapshotter: self.snapshotter.clone(), key: first.clone() };
+                let lower = match self.client.call(stat).await?.parent {
+                    Some(parent) => self.mounts(parent).await?,
+                    None => Vec::new(),
+                };
+                (lower, self.mounts(first).await?)
+            }
+        };
+        self.client.call(MakeDiff { lower, upper, ..packing }).await
+    }
+
     async fn mounts(&mut self, key: SnapshotKey) -> Answer<Vec<Mount>> {
         let snapshotter = self.snapshotter.clone();
         let stat = StatSnapshot { snapshotter: snapshotter.clone(), key: key.clone() };
@@ -418,7 +439,8 @@ impl Views<'_> {
         Ok(mounts)
     }
 
-    async fn remove(&mut self) {
+    /// Removes them.
+    pub async fn remove(&mut self) {
         for key in self.made.drain(..) {
             let remove = RemoveSnapshot { snapshotter: self.snapshotter.clone(), key: key.clone() };
             if let Err(refusal) = self.client.call(remove).await {

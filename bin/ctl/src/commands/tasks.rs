@@ -2,6 +2,7 @@
 
 use crate::{
     commands::{
+        checkpoint::TaskCheckpoint,
         exec::Exec,
         policy,
         run::{StreamFlags, code, start, wants_terminal},
@@ -21,8 +22,8 @@ use wharf_messages::{
     container::GetContainer,
     health::{HealthRecord, ListHealth},
     task::{
-        CheckpointTask, DeleteTask, DeletedProcess, GetMetrics, KillTask, ListPids, ListTasks, PauseTask, PidInfo,
-        Process, ResumeTask, TaskStatus, WaitTask,
+        DeleteTask, DeletedProcess, GetMetrics, KillTask, ListPids, ListTasks, PauseTask, PidInfo, Process, ResumeTask,
+        TaskStatus, WaitTask,
     },
 };
 
@@ -37,7 +38,7 @@ pub enum Tasks {
     /// Take over the streams of a running task
     Attach(Name),
     /// Write a task's state away, to be restored later
-    Checkpoint(Checkpoint),
+    Checkpoint(TaskCheckpoint),
     /// Delete tasks that have ended
     #[command(visible_aliases = ["del", "remove", "rm"])]
     Delete(Delete),
@@ -64,23 +65,6 @@ pub enum Tasks {
 /// A container's name.
 #[derive(Debug, Args)]
 pub struct Name {
-    /// Its id
-    #[arg(value_name = "CONTAINER")]
-    container: String,
-}
-
-/// What to write away.
-#[derive(Debug, Args)]
-pub struct Checkpoint {
-    /// Stop the container afterwards
-    #[arg(long)]
-    exit: bool,
-    /// Where to; the content store otherwise
-    #[arg(long, value_name = "DIR")]
-    image_path: Option<String>,
-    /// Where files of the work in between go
-    #[arg(long, value_name = "DIR")]
-    work_path: Option<String>,
     /// Its id
     #[arg(value_name = "CONTAINER")]
     container: String,
@@ -212,7 +196,10 @@ impl Tasks {
 }
 
 /// Turns "not found" into which of container and task is missing, and where another is.
-async fn explain<T>(
+///
+/// # Errors
+/// What the answer says.
+pub async fn explain<T>(
     context: &Context,
     client: &Client,
     id: &ContainerId,
@@ -274,46 +261,6 @@ fn details(info: &Any) -> String {
         }
         (url, _) => url.to_owned(),
     }
-}
-
-impl Checkpoint {
-    async fn run(self, context: &Context) -> Outcome {
-        let container_id: ContainerId = parse(&self.container)?;
-        let client = context.client().await?;
-        let image_path = self.image_path.unwrap_or_default();
-        let options = checkpoint_options(self.exit, &image_path, self.work_path.as_deref().unwrap_or(""));
-        let to_path = !image_path.is_empty();
-        let call = CheckpointTask { container_id: container_id.clone(), image_path, options: Some(options) };
-        let answer = client.call(call).await;
-        let written = explain(context, &client, &container_id, answer).await?;
-        if !to_path {
-            written.iter().try_for_each(|blob| output::line(&blob.digest))?;
-        }
-        Ok(())
-    }
-}
-
-/// # Spec
-/// containerd `runtime/v2/runc/options/oci.proto`, message `CheckpointOptions`: fields 1, 8 and 9.
-fn checkpoint_options(exit: bool, image_path: &str, work_path: &str) -> Any {
-    let mut value = Vec::new();
-    if exit {
-        value.extend_from_slice(&[1 << 3, 1]);
-    }
-    for (field, text) in [(8_u8, image_path), (9, work_path)] {
-        // Encoded as the same wire form that the runc options use.
-        if !text.is_empty() {
-            value.push(field << 3 | 2);
-            let mut length = text.len();
-            while length >= 0x80 {
-                value.push((length & 0x7f) as u8 | 0x80);
-                length >>= 7;
-            }
-            value.push((length & 0x7f) as u8);
-            value.extend_from_slice(text.as_bytes());
-        }
-    }
-    Any::new("containerd.runc.v1.CheckpointOptions", value)
 }
 
 impl Delete {
@@ -491,11 +438,5 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "PID      INFO\n22430    -\n22533    &ProcessDetails{ExecID:e2,XXX_unrecognized:[],}\n"
         );
-    }
-
-    #[test]
-    fn checkpoint_options_are_protobuf() {
-        assert_eq!(checkpoint_options(true, "/a", "").value, b"\x08\x01\x42\x02/a");
-        assert!(checkpoint_options(false, "", "").value.is_empty());
     }
 }

@@ -42,6 +42,9 @@ pub struct Import {
     /// For which platform instead of this machine's
     #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse)]
     platform: Option<Platform>,
+    /// Store docker save's layers, which are plain tars, compressed
+    #[arg(long)]
+    compress_blobs: bool,
     /// Do not unpack
     #[arg(long)]
     no_unpack: bool,
@@ -67,6 +70,7 @@ impl Import {
             index_name: self.index_name.map(ImageName::new).transpose()?,
             platforms: choice(self.platform.into_iter().collect(), self.all_platforms),
             unpack: !self.no_unpack,
+            compress: self.compress_blobs,
             snapshotter: snapshotter(self.snapshotter.as_ref())?,
         };
         let client = context.client().await?;

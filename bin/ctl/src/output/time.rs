@@ -94,6 +94,12 @@ pub fn parse_duration(text: &str) -> Answer<Duration> {
     Ok(total)
 }
 
+/// An instant in this machine's time zone, in a format of `strftime`.
+#[must_use]
+pub fn local(at: Timestamp, format: &str) -> String {
+    zoned(at, jiff::tz::TimeZone::system()).strftime(format).to_string()
+}
+
 /// `1m2.5s`, `12.345ms`: a duration with all its digits.
 ///
 /// # Spec

@@ -15,7 +15,7 @@ pub use keeping::{Events, Gc};
 pub use log::{Log, LogFormat, LogLevel};
 pub use metrics::{Metrics, MetricsAddress};
 pub use serving::{Limits, Socket};
-pub use tasks::{Restart, Runtime};
+pub use tasks::{Opt, Restart, Runtime};
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -69,6 +69,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Bounds.
     pub limits: Limits,
+    /// Programs that are installed from images.
+    pub opt: Opt,
     /// Snapshotters that are kept for other daemons, by the name under which their configuration knows this one.
     pub served_snapshotters: ServedSnapshotters,
     /// Parts that other daemons have, by name.
@@ -92,6 +94,7 @@ impl Default for Config {
             gc: Gc::default(),
             metrics: Metrics::default(),
             limits: Limits::default(),
+            opt: Opt::default(),
             served_snapshotters: ServedSnapshotters::new(),
             proxy_plugins: ProxyPlugins::new(),
         }
@@ -167,7 +170,8 @@ impl Config {
         let others = [("registry.docker_config", &self.registry.docker_config), ("runtime.shim", &self.runtime.shim)];
         let others = others.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)));
         let folders = self.registry.hosts_dirs.iter().map(|path| ("registry.hosts_dirs", path));
-        let own = [("root", &self.root), ("state", &self.state), ("address", &self.address)];
+        let own =
+            [("root", &self.root), ("state", &self.state), ("address", &self.address), ("opt.path", &self.opt.path)];
         for (key, path) in own.into_iter().chain(others).chain(folders) {
             if !path.is_absolute() {
                 return bad(format!("{key} {:?} must be an absolute path", path.display()));
@@ -202,6 +206,7 @@ impl Config {
         self.restart.tell(&mut system);
         self.events.tell(&mut system);
         self.gc.tell(&mut system);
+        self.opt.tell(&mut system);
         images::tell_snapshotters(&self.served_snapshotters, &self.proxy_plugins, &mut system);
         system
     }

@@ -1,4 +1,4 @@
-//! `[runtime]` and `[restart]`: how containers are run, and run again.
+//! `[runtime]`, `[restart]` and `[opt]`: how containers are run, and run again, and by which programs.
 
 use super::{millis, refuse};
 use serde::{Deserialize, Serialize};
@@ -65,5 +65,26 @@ impl Restart {
             good_run: Duration::from_millis(self.good_run_ms),
             grace: Duration::from_millis(self.client_grace_ms),
         };
+    }
+}
+
+/// Programs that are installed from images. As containerd's `opt` plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Opt {
+    /// Where they go unless the caller says otherwise. Shims and runtimes are looked for in its `bin` first, and have its
+    /// `lib` among their libraries.
+    pub path: PathBuf,
+}
+
+impl Default for Opt {
+    fn default() -> Self {
+        Self { path: SystemConfig::OPT.into() }
+    }
+}
+
+impl Opt {
+    pub(super) fn tell(&self, system: &mut SystemConfig) {
+        system.opt.clone_from(&self.path);
     }
 }

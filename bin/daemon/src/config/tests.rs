@@ -61,6 +61,7 @@ fn what_cannot_work_is_refused() {
             "proxy_plugins.s",
         ),
         ("[metrics]\naddress = \"localhost\"", "metrics.address"),
+        ("[opt]\npath = \"opt\"", "opt.path"),
     ] {
         let refusal = Config::parse(text).unwrap().check().unwrap_err();
         assert!(refusal.detail.contains(word), "{refusal}");
