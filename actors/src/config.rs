@@ -1,6 +1,6 @@
 //! What the actor system is told when it starts. Files, flags and environment are the daemon's affair.
 
-use crate::{drivers::registry::RegistryConfig, gc::GcConfig, restart::machine::Backoff};
+use crate::{content::Sharing, drivers::registry::RegistryConfig, gc::GcConfig, restart::machine::Backoff};
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 use wharf_messages::Answer;
 pub use wharf_store::Retention;
@@ -67,6 +67,8 @@ pub struct SystemConfig {
     pub layer_max_bytes: u64,
     /// How long tasks rest before they are started again.
     pub restart: Backoff,
+    /// Whether namespaces have the blobs that others have.
+    pub content_sharing: Sharing,
     /// Where programs that are installed from images go: its `bin` is searched for programs, its `lib` for libraries.
     pub opt: PathBuf,
 }
@@ -104,6 +106,7 @@ impl SystemConfig {
             max_concurrent_downloads: 3,
             layer_max_bytes: Self::LAYER_MAX_BYTES,
             restart: Backoff::DEFAULT,
+            content_sharing: Sharing::default(),
             opt: Self::OPT.into(),
             state,
         }

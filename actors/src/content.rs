@@ -35,7 +35,7 @@ use wharf_messages::{
     id::DigestAlgorithm,
     lease::{AddLeaseResource, LeaseResource},
 };
-use wharf_store::{Change, Commit, Committed, Growing, IngestFile, IngestRow, Outcome, Placed, Store, refuse};
+use wharf_store::{Change, Commit, Committed, Growing, IngestFile, IngestRow, Outcome, Placed, Reader, Store, refuse};
 
 /// The first pause before a reference that another has is tried again. Each is twice the one before.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
@@ -44,6 +44,36 @@ const LOCK_PAUSE_MAX: Duration = Duration::from_millis(256);
 /// How much of a blob is copied at once.
 const COPY_BYTES: usize = 256 << 10;
 
+/// The label of a namespace whose blobs others may have without bringing their bytes, whatever the policy.
+const SHAREABLE_LABEL: &str = "containerd.io/namespace.shareable";
+
+/// Whether a namespace that names a blob's digest has it, because another one has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// Yes: nothing is brought twice.
+    #[default]
+    Shared,
+    /// Only what namespaces have that are labelled as shareable: whoever knows a digest alone does not get its bytes.
+    Isolated,
+}
+
+impl Sharing {
+    /// The length of a blob that a namespace may have for the asking.
+    fn offered(self, reader: &Reader, digest: &Digest) -> Answer<Option<u64>> {
+        let size_bytes = reader.blob(digest)?;
+        if self == Self::Shared || size_bytes.is_none() {
+            return Ok(size_bytes);
+        }
+        for owner in reader.blob_namespaces(digest)? {
+            let labels = reader.namespace(&owner)?.map(|record| record.labels).unwrap_or_default();
+            if labels.get(SHAREABLE_LABEL).is_some_and(|value| value == "true") {
+                return Ok(size_bytes);
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// What content needs from the rest of the system.
 #[derive(Clone)]
 pub struct ContentDeps {
@@ -51,14 +81,16 @@ pub struct ContentDeps {
     pub store: Store,
     /// For changing rows.
     pub journal: Journal,
+    /// Whether namespaces have what others have.
+    pub sharing: Sharing,
     writers: Writers,
 }
 
 impl ContentDeps {
     /// Nobody writes yet.
     #[must_use]
-    pub fn new(store: Store, journal: Journal) -> Self {
-        Self { store, journal, writers: Writers::default() }
+    pub fn new(store: Store, journal: Journal, sharing: Sharing) -> Self {
+        Self { store, journal, sharing, writers: Writers::default() }
     }
 
     /// What is being written right now.
@@ -188,7 +220,7 @@ async fn open(
     lease: Option<LeaseId>,
     call: OpenIngest,
 ) -> Answer<IngestWriter> {
-    let (store, looking, wanted) = (deps.store.clone(), namespace.clone(), call.clone());
+    let (store, looking, wanted, sharing) = (deps.store.clone(), namespace.clone(), call.clone(), deps.sharing);
     let (row, file, borrowed) = blocking("open ingest", move || {
         let reader = store.read()?;
         let row = reader.ingest(&looking, &wanted.reference)?;
@@ -198,7 +230,9 @@ async fn open(
             return Ok((row, None, None));
         }
         let borrowed = match &wanted.expected {
-            Some(digest) if wanted.shares && row.is_none() => reader.blob(digest)?.map(|size| (digest.clone(), size)),
+            Some(digest) if wanted.shares && row.is_none() => {
+                sharing.offered(&reader, digest)?.map(|size| (digest.clone(), size))
+            }
             _ => None,
         };
         let algorithm = wanted.expected.as_ref().map_or(DigestAlgorithm::Sha256, Digest::algorithm);
@@ -484,7 +518,8 @@ pub async fn insert(
     }
 }
 
-/// Whether a namespace has a blob; one that another namespace has becomes this one's too. The call's lease has it then.
+/// Whether a namespace has a blob; one that another namespace has becomes this one's too, if they share. The call's lease
+/// has it then.
 ///
 /// # Errors
 /// Operating errors; `NotFound` for the lease.
@@ -493,7 +528,7 @@ pub async fn have(deps: &ContentDeps, meta: &Meta, digest: &Digest, labels: Labe
     let resource = LeaseResource { kind: "content".to_owned(), id: digest.to_string() };
     let look = || {
         let (store, namespace, lease) = (deps.store.clone(), namespace.clone(), meta.lease.clone());
-        let (digest, resource) = (digest.clone(), resource.clone());
+        let (digest, resource, sharing) = (digest.clone(), resource.clone(), deps.sharing);
         blocking("look for a blob", move || {
             let reader = store.read()?;
             let own = reader.content(&namespace, &digest)?.is_some();
@@ -501,7 +536,7 @@ pub async fn have(deps: &ContentDeps, meta: &Meta, digest: &Digest, labels: Labe
                 Some(lease) => reader.leases_of(&namespace, &resource)?.contains(&lease),
                 None => true,
             };
-            Ok((own, own || reader.blob(&digest)?.is_some(), leased))
+            Ok((own, own || sharing.offered(&reader, &digest)?.is_some(), leased))
         })
     };
     let (own, any, leased) = look().await?;

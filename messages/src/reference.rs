@@ -26,6 +26,15 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// The host without its port, as Go's `URL.Hostname` has it: an IPv6 address stands without its brackets, too.
+    #[must_use]
+    pub fn hostname(&self) -> &str {
+        match self.host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, _)) => address,
+            None => self.host.split_once(':').map_or(&self.host, |(name, _)| name),
+        }
+    }
+
     /// Parses a fully spelt reference.
     ///
     /// # Errors

@@ -275,6 +275,16 @@ impl Reader {
         range.next().map(|row| Ok(row.map_err(|e| refusal(DOING, e))?.1.value())).transpose()
     }
 
+    /// Reads which namespaces have a blob.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn blob_namespaces(&self, digest: &Digest) -> Answer<Vec<Namespace>> {
+        let prefix = Prefix::new(digest.as_str());
+        let range = self.table(schema::BLOBS)?.range(prefix.two()).map_err(|e| refusal(DOING, e))?;
+        range.map(|row| parse(row.map_err(|e| refusal(DOING, e))?.0.value().1, Namespace::new)).collect()
+    }
+
     /// Reads every blob of every namespace: its name and its length.
     ///
     /// # Errors

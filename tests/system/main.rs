@@ -34,6 +34,7 @@ mod refusals;
 mod restart;
 mod roots;
 mod run;
+mod sharing;
 mod streaming;
 mod suites;
 mod supervision;

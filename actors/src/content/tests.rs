@@ -1,5 +1,6 @@
 //! Content through calls: who may write what, and what is left when it goes wrong.
 
+use super::{ContentDeps, SHAREABLE_LABEL, Sharing, have};
 use crate::{
     serve::{CallIo, Serve},
     testing::{
@@ -15,6 +16,7 @@ use wharf_messages::{
     content::{AbortIngest, DeleteContent, GetContent, GetIngest, ReadContent, WriteContent, Written},
     event::Event,
     lease::{CreateLease, ListLeaseResources},
+    namespace::UpdateNamespace,
 };
 
 fn hello() -> (Bytes, Digest) {
@@ -69,6 +71,28 @@ fn elsewhere() -> Meta {
 
 fn refused<T: std::fmt::Debug>(answer: Answer<T>) -> RefusalKind {
     answer.unwrap_err().kind
+}
+
+#[test]
+fn isolated_namespaces_have_what_they_bring_and_what_is_shareable() {
+    run_whole(async |whole| {
+        let (bytes, digest) = hello();
+        upload(whole, meta(), write(), &[&bytes]).await.unwrap();
+        let isolated = ContentDeps { sharing: Sharing::Isolated, ..whole.wharf.drivers.content.clone() };
+        let has = async |deps: &ContentDeps| have(deps, &elsewhere(), &digest, Labels::new()).await.unwrap();
+        assert!(!has(&isolated).await);
+        assert_eq!(refused(read(whole, elsewhere(), 0, 0).await), RefusalKind::NotFound);
+        for (value, shareable) in [("false", false), ("true", true)] {
+            let labels = Labels::from([(SHAREABLE_LABEL.to_owned(), value.to_owned())]);
+            let name = meta().namespace().unwrap().clone();
+            whole.call(meta(), UpdateNamespace { name, labels, mask: Vec::new() }).await.unwrap();
+            assert_eq!(has(&isolated).await, shareable);
+        }
+        // What it has it keeps, whatever becomes of the label.
+        assert_eq!(read(whole, elsewhere(), 0, 0).await.unwrap(), bytes);
+        let third = Meta::in_namespace(Namespace::new("third").unwrap());
+        assert!(have(&whole.wharf.drivers.content, &third, &digest, Labels::new()).await.unwrap());
+    });
 }
 
 #[test]

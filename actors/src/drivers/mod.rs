@@ -98,7 +98,7 @@ impl Drivers {
             shims: Arc::new(shims),
             snapshotters: Snapshotters::new(backends, &config.snapshotter, store)?,
             registries: Arc::new(registry::HttpRegistries::new(config.registry.clone())),
-            content: ContentDeps::new(store.clone(), journal.clone()),
+            content: ContentDeps::new(store.clone(), journal.clone(), config.content_sharing),
             flights: Flights::default(),
             pid: std::process::id(),
             boot_id: boot_id.trim().to_owned(),

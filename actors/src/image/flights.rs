@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wharf_messages::{Answer, Digest, Refusal};
+use wharf_messages::{Answer, Digest, Namespace, Refusal};
 use wharf_store::Growing;
 
 /// How far a download has come.
@@ -28,9 +28,12 @@ pub struct Flight {
 #[derive(Clone, Default)]
 pub struct Flights(Arc<Mutex<Inner>>);
 
+/// A blob, and the only namespace whose pulls may come aboard, where they do not share.
+type Route = (Option<Namespace>, Digest);
+
 #[derive(Default)]
 struct Inner {
-    flying: HashMap<Digest, Arc<Seats>>,
+    flying: HashMap<Route, Arc<Seats>>,
     /// How many passengers each blob has, landed or not: who has not got off has not claimed it yet.
     wanted: HashMap<Digest, usize>,
 }
@@ -77,14 +80,20 @@ impl Flights {
     }
 
     /// Comes aboard the download of a blob, which `start` begins if there is none. It goes on until its end or until the
-    /// last passenger has left.
-    pub fn board<F>(&self, digest: &Digest, start: impl FnOnce(watch::Sender<Flight>) -> F) -> Passenger
+    /// last passenger has left. With `only`, those of other namespaces have flights of their own.
+    pub fn board<F>(
+        &self,
+        only: Option<&Namespace>,
+        digest: &Digest,
+        start: impl FnOnce(watch::Sender<Flight>) -> F,
+    ) -> Passenger
     where
         F: Future<Output = Answer<()>> + Send + 'static,
     {
         let mut inner = self.inner();
         *inner.wanted.entry(digest.clone()).or_default() += 1;
-        if let Some(seats) = inner.flying.get(digest).filter(|seats| !seats.cancel.is_cancelled()) {
+        let route = (only.cloned(), digest.clone());
+        if let Some(seats) = inner.flying.get(&route).filter(|seats| !seats.cancel.is_cancelled()) {
             seats.aboard.fetch_add(1, Ordering::Relaxed);
             let (seats, watch) = (Arc::clone(seats), seats.flight.subscribe());
             return Passenger { flights: self.clone(), seats, watch };
@@ -93,7 +102,7 @@ impl Flights {
         let cancel = CancellationToken::new();
         let (own, aboard) = (digest.clone(), AtomicUsize::new(1));
         let seats = Arc::new(Seats { digest: own, flight: flight.clone(), aboard, cancel: cancel.clone() });
-        inner.flying.insert(digest.clone(), Arc::clone(&seats));
+        inner.flying.insert(route.clone(), Arc::clone(&seats));
         let work = start(flight.clone());
         let (flights, digest, own) = (self.clone(), digest.clone(), Arc::clone(&seats));
         tokio::spawn(async move {
@@ -104,8 +113,8 @@ impl Flights {
             };
             // Off the map first: whoever comes now starts anew.
             let mut inner = flights.inner();
-            if inner.flying.get(&digest).is_some_and(|seats| Arc::ptr_eq(seats, &own)) {
-                inner.flying.remove(&digest);
+            if inner.flying.get(&route).is_some_and(|seats| Arc::ptr_eq(seats, &own)) {
+                inner.flying.remove(&route);
             }
             drop(inner);
             flight.send_modify(|flight| flight.end = Some(end));
@@ -186,7 +195,7 @@ mod tests {
         let (flights, starts, land) = (Flights::default(), Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
         let board = || {
             let (starts, land) = (Arc::clone(&starts), Arc::clone(&land));
-            flights.board(&digest(), |_| async move {
+            flights.board(None, &digest(), |_| async move {
                 starts.fetch_add(1, Ordering::Relaxed);
                 land.notified().await;
                 Ok(())
@@ -213,14 +222,22 @@ mod tests {
     async fn the_last_to_leave_cancels() {
         let flights = Flights::default();
         let (told, gone) = tokio::sync::oneshot::channel::<()>();
-        let a = flights.board(&digest(), |_| async move {
+        let a = flights.board(None, &digest(), |_| async move {
             let _told = told;
             std::future::pending().await
         });
         drop(a);
         // Its future is dropped, and what it held with it.
         assert!(gone.await.is_err());
-        let mut b = flights.board(&digest(), |_| async { Err(Refusal::not_found("x")) });
+        let mut b = flights.board(None, &digest(), |_| async { Err(Refusal::not_found("x")) });
         assert_eq!(b.landed(|_| ()).await, Err(Refusal::not_found("x")));
+    }
+
+    #[tokio::test]
+    async fn those_who_do_not_share_fly_alone() {
+        let (flights, name) = (Flights::default(), |name: &str| Namespace::new(name).unwrap());
+        let board = |only: &str| flights.board(Some(&name(only)), &digest(), |_| std::future::pending());
+        let (_a, _b, _again) = (board("a"), board("b"), board("a"));
+        assert_eq!((flights.len(), flights.wanted()), (2, vec![digest()]));
     }
 }

@@ -26,6 +26,7 @@ pub mod install;
 pub mod pull;
 pub mod push;
 pub mod resolve;
+pub mod sources;
 pub mod unpack;
 
 use crate::{

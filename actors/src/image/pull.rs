@@ -11,10 +11,11 @@ use super::{
     board::Board,
     claim::Claim,
     flights::{Flight, Passenger},
+    sources,
     unpack::{self, Layer, Unpack},
 };
 use crate::{
-    content::{self, OpenIngest},
+    content::{self, OpenIngest, Sharing},
     drivers::registry::Registry,
     image_graph::{self, DOCUMENT_MAX_BYTES, ImageConfig, Node},
     runtime::blocking,
@@ -23,7 +24,7 @@ use futures_util::{
     StreamExt,
     future::{BoxFuture, try_join_all},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -276,7 +277,9 @@ impl Puller {
         let meta = Meta { lease: None, ..self.claim.meta().clone() };
         let (registry, reference) = (Arc::clone(&self.registry), self.reference.clone());
         let (descriptor, labels) = (descriptor.clone(), self.source_labels());
-        self.deps.flights.board(&descriptor.digest.clone(), |flight| {
+        // Whoever may have a blob only by bringing it must not have what another brings.
+        let only = (self.deps.content.sharing == Sharing::Isolated).then_some(&self.namespace);
+        self.deps.flights.board(only, &descriptor.digest.clone(), |flight| {
             // In the trace of who is first aboard.
             let span = tracing::trace_span!(
                 "blob download",
@@ -300,8 +303,9 @@ impl Puller {
         blob_labels: Vec<(Digest, Labels)>,
     ) -> Answer<Image> {
         let tied = fetched.iter().map(|f| (f.descriptor.digest.clone(), image_graph::gc_labels(&f.children)));
+        let came_from = self.new_sources(fetched).await?;
         let mut commit = Commit::new(&self.namespace).request(self.request);
-        for (digest, labels) in tied.chain(blob_labels).filter(|(_, labels)| !labels.is_empty()) {
+        for (digest, labels) in tied.chain(blob_labels).chain(came_from).filter(|(_, labels)| !labels.is_empty()) {
             let mask = labels.keys().map(|key| format!("labels.{key}")).collect();
             commit = commit.change(Change::UpdateContent(UpdateContent { digest, labels, mask }));
         }
@@ -319,8 +323,28 @@ impl Puller {
 
     /// Where a blob came from, so that a push can mount it from there.
     fn source_labels(&self) -> Labels {
-        let key = format!("containerd.io/distribution.source.{}", self.reference.host);
-        Labels::from([(key, self.reference.repository.clone())])
+        sources::noted(&Labels::new(), &self.reference).unwrap_or_default()
+    }
+
+    /// The same for blobs that were here before, from another repository: they are known to be in this one, too.
+    async fn new_sources(&self, fetched: &[Fetched]) -> Answer<Vec<(Digest, Labels)>> {
+        let all = fetched.iter().flat_map(|f| f.children.iter().chain([&f.descriptor]));
+        let digests: BTreeSet<_> = all.map(|blob| blob.digest.clone()).collect();
+        let (store, namespace) = (self.deps.content.store.clone(), self.namespace.clone());
+        let reference = self.reference.clone();
+        blocking("read labels", move || {
+            let reader = store.read()?;
+            let mut new = Vec::new();
+            for digest in digests {
+                if let Some(info) = reader.content(&namespace, &digest)?
+                    && let Some(labels) = sources::noted(&info.labels, &reference)
+                {
+                    new.push((digest, labels));
+                }
+            }
+            Ok(new)
+        })
+        .await
     }
 
     fn say(&self, line: &str, state: ProgressState, offset_bytes: u64, blob: Option<&Descriptor>) {

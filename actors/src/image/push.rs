@@ -7,7 +7,7 @@
 //! PUSH-1. Nothing is sent before all of the image is known to be here: a registry never has half of one by our doing
 //! unless the connection or the caller breaks off.
 
-use super::{board::Board, claim::Claim, pull::ingest_name, resolve};
+use super::{board::Board, claim::Claim, pull::ingest_name, resolve, sources};
 use crate::{
     Wharf, content,
     drivers::registry::{BlobSource, BlobStream, Pushed, Registry},
@@ -34,15 +34,12 @@ use wharf_store::{Change, Commit, Reader, Store, refuse};
 const UPLOADS_MAX: u32 = 64;
 /// How much of a blob is read at once.
 const CHUNK_BYTES: u64 = 256 << 10;
-/// The label that says from which repositories of a host a blob can be mounted; the host follows.
-const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
-/// Repositories that are remembered of a blob and host. One is enough to mount it from; the newest is most likely there.
-const SOURCES_MAX: usize = 8;
-
 /// A blob or document of an image, and the repositories of the registry that are known to have it.
 struct Part {
     descriptor: Descriptor,
     repositories: Vec<String>,
+    /// The labels by which that is known.
+    labels: Labels,
 }
 
 /// Pushes an image; answers what its reference names in the registry now.
@@ -99,7 +96,7 @@ impl Pusher {
     /// Everything that has to be in the registry: blobs, and documents in the order in which they can be sent.
     async fn parts(&self, namespace: &Namespace) -> Answer<(Vec<Part>, Vec<Part>)> {
         let (store, namespace, call) = (self.wharf.store.clone(), namespace.clone(), self.call.clone());
-        let (label, pinned) = (self.source_label(), self.reference.digest.clone());
+        let (label, pinned) = (sources::key(&self.reference), self.reference.digest.clone());
         blocking("walk an image", move || {
             let reader = store.read()?;
             let target = match &call.source {
@@ -184,23 +181,9 @@ impl Pusher {
 
     /// Notes that the registry has a blob now, for the next push to mount it from.
     fn remember(&self, commit: Commit, part: &Part) -> Commit {
-        let own = &self.reference.repository;
-        if part.repositories.contains(own) {
-            return commit;
-        }
-        let known = part.repositories.len().saturating_sub(SOURCES_MAX - 1);
-        let all: Vec<_> = part.repositories.iter().skip(known).chain([own]).map(String::as_str).collect();
-        let label = self.source_label();
-        let update = UpdateContent {
-            digest: part.descriptor.digest.clone(),
-            mask: vec![format!("labels.{label}")],
-            labels: Labels::from([(label, all.join(","))]),
-        };
-        commit.change(Change::UpdateContent(update))
-    }
-
-    fn source_label(&self) -> String {
-        format!("{SOURCE_LABEL}{}", self.reference.host)
+        let Some(labels) = sources::noted(&part.labels, &self.reference) else { return commit };
+        let mask = labels.keys().map(|key| format!("labels.{key}")).collect();
+        commit.change(Change::UpdateContent(UpdateContent { digest: part.descriptor.digest.clone(), labels, mask }))
     }
 
     fn say_pushed(&self, part: &Part, pushed: Pushed) {
@@ -302,8 +285,7 @@ impl Walk<'_> {
                 info.size_bytes, descriptor.size_bytes
             )));
         }
-        let repositories = info.labels.get(self.label).map_or("", String::as_str);
-        let repositories = repositories.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        Ok(Part { descriptor: descriptor.clone(), repositories })
+        let repositories = sources::repositories(info.labels.get(self.label));
+        Ok(Part { descriptor: descriptor.clone(), repositories, labels: info.labels })
     }
 }

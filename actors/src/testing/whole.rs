@@ -68,7 +68,7 @@ impl<'w> Whole<'w> {
             shims: Arc::new(shims.clone()),
             snapshotters: Snapshotters::new(backends, "overlayfs", &store).unwrap(),
             registries: Arc::new(registry.clone()),
-            content: ContentDeps::new(store.clone(), journal.clone()),
+            content: ContentDeps::new(store.clone(), journal.clone(), world.config.content_sharing),
             flights: Flights::default(),
             pid: 1,
             boot_id: "boot".to_owned(),

@@ -1,10 +1,11 @@
-//! `[events]` and `[gc]`: what is kept, and for how long.
+//! `[events]`, `[gc]` and `[content]`: what is kept, for how long, and for whom.
 
 use super::{millis, refuse};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use wharf_actors::{
     config::{Retention, SystemConfig},
+    content::Sharing,
     gc::GcConfig,
 };
 use wharf_messages::Answer;
@@ -87,6 +88,35 @@ impl Gc {
             mutation_threshold: self.mutation_threshold,
             schedule_delay: Duration::from_millis(self.schedule_delay_ms),
             startup_delay: Duration::from_millis(self.startup_delay_ms),
+        };
+    }
+}
+
+/// Blobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Content {
+    /// Whether a namespace that names a digest has the blob because another one has it. As containerd's key
+    /// `content_sharing_policy`.
+    pub sharing_policy: SharingPolicy,
+}
+
+/// Whether namespaces have the blobs that others have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SharingPolicy {
+    /// Yes: nothing is brought twice.
+    #[default]
+    Shared,
+    /// Only from namespaces with the label `containerd.io/namespace.shareable=true`.
+    Isolated,
+}
+
+impl Content {
+    pub(super) fn tell(&self, system: &mut SystemConfig) {
+        system.content_sharing = match self.sharing_policy {
+            SharingPolicy::Shared => Sharing::Shared,
+            SharingPolicy::Isolated => Sharing::Isolated,
         };
     }
 }

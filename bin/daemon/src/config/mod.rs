@@ -11,7 +11,7 @@ mod serving;
 mod tasks;
 
 pub use images::{ProxyPlugins, Registry, ServedSnapshotters};
-pub use keeping::{Events, Gc};
+pub use keeping::{Content, Events, Gc};
 pub use log::{Log, LogFormat, LogLevel};
 pub use metrics::{Metrics, MetricsAddress};
 pub use serving::{Limits, Socket};
@@ -69,6 +69,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Bounds.
     pub limits: Limits,
+    /// Blobs.
+    pub content: Content,
     /// Programs that are installed from images.
     pub opt: Opt,
     /// Snapshotters that are kept for other daemons, by the name under which their configuration knows this one.
@@ -94,6 +96,7 @@ impl Default for Config {
             gc: Gc::default(),
             metrics: Metrics::default(),
             limits: Limits::default(),
+            content: Content::default(),
             opt: Opt::default(),
             served_snapshotters: ServedSnapshotters::new(),
             proxy_plugins: ProxyPlugins::new(),
@@ -206,6 +209,7 @@ impl Config {
         self.restart.tell(&mut system);
         self.events.tell(&mut system);
         self.gc.tell(&mut system);
+        self.content.tell(&mut system);
         self.opt.tell(&mut system);
         images::tell_snapshotters(&self.served_snapshotters, &self.proxy_plugins, &mut system);
         system

@@ -28,6 +28,7 @@ fn unknown_keys_and_wrong_values_are_named_with_their_line() {
         ("\n\n[limits]\nconnection_max = 1\n", 4, "`connection_max`"),
         ("[nope]\nx = 1\n", 1, "`nope`"),
         ("root = 7\n", 1, "7"),
+        ("[content]\nsharing_policy = \"secret\"\n", 2, "`secret`"),
         ("# x\n[log]\nlevel = \"loud\"\n", 3, "`loud`"),
         ("snapshotter = \"../x\"\n", 1, "../x"),
         ("[proxy_plugins.c]\ntype = \"content\"\naddress = \"/c.sock\"\n", 2, "`content`"),
