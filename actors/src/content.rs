@@ -15,6 +15,10 @@
 //! # Spec
 //! API reference, section 3 "Content".
 
+mod sharing;
+
+pub use sharing::Sharing;
+
 use crate::{
     Wharf,
     commit::answer_after_commit,
@@ -35,7 +39,7 @@ use wharf_messages::{
     id::DigestAlgorithm,
     lease::{AddLeaseResource, LeaseResource},
 };
-use wharf_store::{Change, Commit, Committed, Growing, IngestFile, IngestRow, Outcome, Placed, Reader, Store, refuse};
+use wharf_store::{Change, Commit, Committed, Growing, IngestFile, IngestRow, Outcome, Placed, Store, refuse};
 
 /// The first pause before a reference that another has is tried again. Each is twice the one before.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
@@ -43,36 +47,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 const LOCK_PAUSE_MAX: Duration = Duration::from_millis(256);
 /// How much of a blob is copied at once.
 const COPY_BYTES: usize = 256 << 10;
-
-/// The label of a namespace whose blobs others may have without bringing their bytes, whatever the policy.
-const SHAREABLE_LABEL: &str = "containerd.io/namespace.shareable";
-
-/// Whether a namespace that names a blob's digest has it, because another one has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sharing {
-    /// Yes: nothing is brought twice.
-    #[default]
-    Shared,
-    /// Only what namespaces have that are labelled as shareable: whoever knows a digest alone does not get its bytes.
-    Isolated,
-}
-
-impl Sharing {
-    /// The length of a blob that a namespace may have for the asking.
-    fn offered(self, reader: &Reader, digest: &Digest) -> Answer<Option<u64>> {
-        let size_bytes = reader.blob(digest)?;
-        if self == Self::Shared || size_bytes.is_none() {
-            return Ok(size_bytes);
-        }
-        for owner in reader.blob_namespaces(digest)? {
-            let labels = reader.namespace(&owner)?.map(|record| record.labels).unwrap_or_default();
-            if labels.get(SHAREABLE_LABEL).is_some_and(|value| value == "true") {
-                return Ok(size_bytes);
-            }
-        }
-        Ok(None)
-    }
-}
 
 /// What content needs from the rest of the system.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! Content through calls: who may write what, and what is left when it goes wrong.
 
-use super::{ContentDeps, SHAREABLE_LABEL, Sharing, have};
+use super::{ContentDeps, Sharing, have, sharing::SHAREABLE_LABEL};
 use crate::{
     serve::{CallIo, Serve},
     testing::{

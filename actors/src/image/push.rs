@@ -34,6 +34,7 @@ use wharf_store::{Change, Commit, Reader, Store, refuse};
 const UPLOADS_MAX: u32 = 64;
 /// How much of a blob is read at once.
 const CHUNK_BYTES: u64 = 256 << 10;
+
 /// A blob or document of an image, and the repositories of the registry that are known to have it.
 struct Part {
     descriptor: Descriptor,
