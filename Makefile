@@ -91,13 +91,13 @@ system: test-bins setup-test
 
 # Of what `make test` takes a sample: a panic at every message of every actor, a death at every failpoint of daemon and
 # shim and at every sync of the store; then a thousand containers under 32 clients, 50 subscribers, panics and a SIGKILL.
-SYSTEM_ALONE = WHARF_BIN_DIR=$(CURDIR)/target/test-bin $(CARGO) test --locked --workspace --features wharf-tests/system --test system
+LONG_TESTS = WHARF_BIN_DIR=$(CURDIR)/target/test-bin $(CARGO) test --locked --workspace --features wharf-tests/system
 crash: test-bins setup-test
-	$(CARGO) test --locked --workspace --lib attack:: -- --ignored
-	$(SYSTEM_ALONE) crash::every -- --ignored --nocapture
+	$(LONG_TESTS) --lib attack:: -- --ignored
+	$(LONG_TESTS) --test system crash::every -- --ignored --nocapture
 
 load: test-bins setup-test
-	$(SYSTEM_ALONE) load::the_whole -- --ignored --nocapture
+	$(LONG_TESTS) --test system load::the_whole -- --ignored --nocapture
 
 setup:
 	./.setup

@@ -13,7 +13,15 @@ use crate::{
     runtime::{Actor, ChildSpec, Ctx, Handler, Plural, Router, Scoped, Supervised, Tell, blocking, child},
     task::{OomReported, Probe, ReadFigures, RestoreTask, TaskActor, TaskDeps},
 };
-use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wharf_messages::{
@@ -83,6 +91,8 @@ impl Actor for Tasks {
 
 impl Supervised for Tasks {
     fn restarting(&mut self, _: &mut Self::Context) {
+        // Its children end with it, whatever they have sent to the journal.
+        self.deps.have_failed.store(true, Ordering::Release);
         *self = Self::new(Arc::clone(&self.deps));
     }
 }
@@ -190,6 +200,7 @@ impl Fixed for Tasks {
             snapshotters: wharf.drivers.snapshotters.clone(),
             clock: wharf.clock.clone(),
             boot_id: wharf.drivers.boot_id.clone(),
+            have_failed: AtomicBool::new(false),
         }))
     }
 }

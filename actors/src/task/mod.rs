@@ -37,7 +37,10 @@ use machine::{Machine, Phase, ProcessId, Step, Verb};
 pub use probe::{Probe, Probed};
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -62,6 +65,9 @@ pub struct TaskDeps {
     pub clock: Clock,
     /// This boot; a row of another one has no processes any more.
     pub boot_id: String,
+    /// Whether an actor of a task, or their parent, was restarted since the daemon started: from then on a first incarnation
+    /// may have had a predecessor, too (TASK-5).
+    pub have_failed: AtomicBool,
 }
 
 /// The actor.
@@ -301,7 +307,7 @@ impl Actor for TaskActor {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if ctx.epoch() == 1 {
+        if ctx.epoch() == 1 && !self.deps.have_failed.load(Ordering::Acquire) {
             return self.read_row(ctx);
         }
         // What the predecessor had sent to the journal is decided before this is (TASK-5); its answer is nobody's.
@@ -313,6 +319,7 @@ impl Actor for TaskActor {
 
 impl Supervised for TaskActor {
     fn restarting(&mut self, _: &mut Self::Context) {
+        self.deps.have_failed.store(true, Ordering::Release);
         *self = self.successor();
     }
 }

@@ -57,6 +57,7 @@ impl Machine {
                 snapshotters: Snapshotters::new(vec![native], "native", &world.store).unwrap(),
                 clock: world.clock.clone(),
                 boot_id: boot_id.to_owned(),
+                have_failed: Default::default(),
             };
             before(world).await;
             let tasks = world.start(<Tasks as Fixed>::SPEC, Tasks::new(Arc::new(deps))).await;
