@@ -7,7 +7,8 @@
 //! - No jobs; a restart reads nothing back: every command reads the row it decides on inside its commit.
 //!
 //! Invariants:
-//! - **CONTAINER-1** A snapshot that goes with its container goes in the same commit; its folder goes after that.
+//! - **CONTAINER-1** A snapshot that goes with its container goes in the same commit; its folder goes after that, even if
+//!   the actor fails meanwhile.
 //!
 //! # Spec
 //! API reference, section 3 "Images and containers".
@@ -15,7 +16,7 @@
 use crate::{
     commit::answer_after_commit,
     journal::Journal,
-    runtime::{Actor, Ask, Ctx, Handler, Scoped, Supervised, blocking},
+    runtime::{Actor, Ask, Ctx, Handler, Scoped, Supervised, blocking, to_its_end},
     snapshots::Snapshotters,
 };
 use std::sync::Arc;
@@ -112,7 +113,7 @@ impl Handler<Ask<DeleteContainer>> for ContainerActor {
                 None => Ok(()),
             }
         };
-        ctx.exclusive(delete, move |_, deleted, ctx| {
+        ctx.exclusive(to_its_end(delete), move |_, deleted, ctx| {
             reply.send(deleted);
             ctx.idle();
         });

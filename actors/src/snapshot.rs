@@ -15,7 +15,7 @@
 use crate::{
     commit::answer_after_commit,
     drivers::snapshotter::{Placement, Prepared, backend_labels},
-    runtime::{Actor, Ask, Ctx, Handler, ReplyTo, Supervised, blocking},
+    runtime::{Actor, Ask, Ctx, Handler, ReplyTo, Supervised, blocking, to_its_end},
     snapshots::{SnapshotDeps, SnapshotPath, find},
 };
 use std::{future::Future, sync::Arc};
@@ -41,14 +41,15 @@ impl SnapshotActor {
         Self { deps, path }
     }
 
-    /// Does a command to its end before the next message, and answers.
-    fn answer<T: 'static>(
+    /// Does a command to its end before the next message, and answers. It is done even if the actor fails meanwhile: between
+    /// folder and row is no place to stop.
+    fn answer<T: Send + 'static>(
         &self,
         reply: ReplyTo<T>,
         ctx: &mut Ctx<Self>,
-        work: impl Future<Output = Answer<T>> + 'static,
+        work: impl Future<Output = Answer<T>> + Send + 'static,
     ) {
-        ctx.exclusive(work, |_, end, ctx| {
+        ctx.exclusive(to_its_end(work), |_, end, ctx| {
             reply.send(end);
             ctx.idle();
         });

@@ -10,6 +10,7 @@ use wharf_messages::{
     container::{Container, CreateContainer, DeleteContainer, GetContainer, Runtime, UpdateContainer},
     event::Event,
     snapshot::{PrepareSnapshot, RemoveSnapshot, StatSnapshot},
+    supervision::RestartChild,
     task::DeleteTask,
 };
 
@@ -128,5 +129,34 @@ fn one_with_a_task_stays() {
         whole.call(meta(), DeleteTask { container_id: web(), exec_id: None }).await.unwrap();
         assert!(whole.shims.is_clean());
         delete(whole, false).await.unwrap();
+    });
+}
+
+#[test]
+fn a_snapshot_goes_with_its_container_even_if_the_actors_are_restarted_meanwhile() {
+    let native = SnapshotterName::new("native").unwrap();
+    run_whole(async |whole| {
+        for moment in 0..24 {
+            let key = SnapshotKey::new("web").unwrap();
+            let snapshotter = Some(native.clone());
+            let parent = None;
+            let prepare = PrepareSnapshot { snapshotter, key, parent, labels: Labels::new() };
+            whole.call(meta(), prepare).await.unwrap();
+            create(whole, Some("web")).await.unwrap();
+            let restart = async {
+                for _ in 0..moment {
+                    tokio::task::yield_now().await;
+                }
+                let part = if moment % 2 == 0 { "containers" } else { "containers/default/web" };
+                // It may be over already.
+                drop(whole.call(meta(), RestartChild { path: part.to_owned() }).await);
+            };
+            let (deleted, ()) = tokio::join!(delete(whole, true), restart);
+            if deleted.is_err() {
+                // Unheard: it was done, or it is done now.
+                drop(delete(whole, true).await);
+            }
+            whole.world.until(|| whole.folders(&native).is_empty()).await;
+        }
     });
 }

@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
+use tracing::{Instrument, Span};
 use wharf_messages::{Answer, Refusal};
 
 /// What a job belongs to, and how it hears that it is no longer wanted.
@@ -68,6 +68,23 @@ pub(crate) fn start<T: Send + 'static>(
 /// The span of work on a thread, for traces alone: it begins when the thread does, so what comes before is waiting.
 fn step(name: &'static str) -> Span {
     tracing::trace_span!("blocking", otel.name = name)
+}
+
+/// Does work that must not stop halfway, even if the actor that waits for its end does not live so long.
+///
+/// # Errors
+/// The work's own; `Internal` if it panics.
+///
+/// # Cancel safety
+/// The work goes on to its end when the future is dropped.
+pub async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(answer) => answer,
+        Err(error) => Err(match error.try_into_panic() {
+            Ok(panic) => Refusal::internal(format!("failed: {}", panic_message(&*panic))),
+            Err(_) => Refusal::unavailable("cut short, the daemon is stopping"),
+        }),
+    }
 }
 
 /// Does short blocking work (a read of the store, a few system calls) on the runtime's blocking threads.

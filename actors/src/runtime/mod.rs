@@ -34,7 +34,7 @@ pub use ctx::Ctx;
 pub use group::{GaveUp, Group};
 pub use handle::{Ask, Handle, ReplyTo, Request, Tell};
 pub(crate) use job::panic_message;
-pub use job::{JobToken, Pool, blocking, waiting};
+pub use job::{JobToken, Pool, blocking, to_its_end, waiting};
 pub use router::{Plural, Router, Scoped, child, route};
 pub use supervisor::Seat;
 pub(crate) use system::block_on;

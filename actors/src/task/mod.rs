@@ -30,7 +30,7 @@ mod recover;
 use crate::{
     drivers::shim::{Shim, ShimLauncher, TaskId},
     journal::Journal,
-    runtime::{Actor, Clock, Ctx, ReplyTo, Supervised},
+    runtime::{Actor, Clock, Ctx, ReplyTo, Supervised, to_its_end},
 };
 pub use exits::OomReported;
 use machine::{Machine, Phase, ProcessId, Step, Verb};
@@ -43,7 +43,6 @@ use std::{
     },
 };
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 use wharf_messages::{
     Answer, ContainerId, Namespace, Refusal,
     event::Event,
@@ -226,8 +225,7 @@ impl TaskActor {
             let _token = at_work.token();
             work.await
         };
-        let work = tokio::spawn(work.in_current_span());
-        ctx.exclusive(async move { work.await.unwrap_or_else(|e| Err(Refusal::internal(e.to_string()))) }, then);
+        ctx.exclusive(to_its_end(work), then);
     }
 
     /// The shim, for a word with it.
