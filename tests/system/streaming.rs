@@ -1,11 +1,12 @@
 //! Blobs through the daemon: its memory does not grow with them.
 
 use std::{
+    fs,
     io::{self, Read},
     process::{Command, Stdio},
 };
 use wharf_tests::{
-    Daemon,
+    Daemon, TestDir,
     command::Program,
     process::{Watch, pss_kilobytes},
 };
@@ -44,11 +45,18 @@ fn drain(mut command: Command) -> u64 {
 
 #[test]
 fn memory_does_not_grow_with_blobs() {
-    let daemon = Daemon::start();
+    let (daemon, dir) = (Daemon::start(), TestDir::new());
     let ctr = Program::new("ctr").env("CONTAINERD_ADDRESS", daemon.address());
     let ctr = ctr.env("CONTAINERD_NAMESPACE", daemon.namespace());
     for (name, client) in [("wharf", daemon.client()), ("ctr", ctr)] {
-        let _ = client.run("content ls").ok();
+        // The code that this runs is paged in: an idle daemon has given its pages back.
+        let few = dir.join("few");
+        fs::write(&few, name).unwrap();
+        let mut command = client.command(["content", "ingest", "few"]);
+        assert!(command.stdin(fs::File::open(&few).unwrap()).stdout(Stdio::null()).status().unwrap().success());
+        let digest = client.run("content ls -q").ok().stdout.trim().to_owned();
+        assert_eq!(drain(client.command(["content", "get", &digest])), name.len() as u64);
+        let _ = client.run(["content", "rm", &digest]).ok();
         let before = pss_kilobytes(daemon.pid()).unwrap();
         let watch = Watch::of(daemon.pid());
         feed(client.command(["content", "ingest", "ref"]));
