@@ -18,8 +18,8 @@ pub fn random() -> String {
     format!("{chance:016x}{:08x}", u32::try_from(count & 0xffff_ffff).unwrap_or(0))
 }
 
-/// The name that a request gives to what it makes: the same however often it is asked.
+/// The name that a request gives to what it makes: the same however often it is asked, and in the form of [`random`].
 #[must_use]
 pub fn of_request(request: u64) -> String {
-    format!("{request:016x}")
+    format!("{request:024x}")
 }

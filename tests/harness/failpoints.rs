@@ -15,7 +15,12 @@ impl Failpoints {
     pub fn start() -> (Daemon, Self) {
         let points = Self { path: std::env::temp_dir().join(wait::unique("wharf-failpoints")) };
         points.clear();
-        let env = vec![("WHARF_FAILPOINTS".to_owned(), format!("@{}", points.path.display()))];
+        let env = [
+            ("WHARF_FAILPOINTS", format!("@{}", points.path.display())),
+            // Its panics are meant, and to name where each was would have it hold all its debug information.
+            ("RUST_BACKTRACE", "0".to_owned()),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value)).to_vec();
         (Daemon::with(Settings { env, ..Settings::default() }), points)
     }
 
