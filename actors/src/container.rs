@@ -113,7 +113,7 @@ impl Handler<Ask<DeleteContainer>> for ContainerActor {
                 None => Ok(()),
             }
         };
-        ctx.exclusive(to_its_end(delete), move |_, deleted, ctx| {
+        ctx.exclusive(to_its_end("delete a container", delete), move |_, deleted, ctx| {
             reply.send(deleted);
             ctx.idle();
         });

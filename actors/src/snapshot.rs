@@ -49,7 +49,7 @@ impl SnapshotActor {
         ctx: &mut Ctx<Self>,
         work: impl Future<Output = Answer<T>> + Send + 'static,
     ) {
-        ctx.exclusive(to_its_end(work), |_, end, ctx| {
+        ctx.exclusive(to_its_end("a command of a snapshot", work), |_, end, ctx| {
             reply.send(end);
             ctx.idle();
         });

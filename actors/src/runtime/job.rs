@@ -11,7 +11,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::JoinError,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 use wharf_messages::{Answer, Refusal};
@@ -77,14 +80,21 @@ fn step(name: &'static str) -> Span {
 ///
 /// # Cancel safety
 /// The work goes on to its end when the future is dropped.
-pub async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(answer) => answer,
-        Err(error) => Err(match error.try_into_panic() {
-            Ok(panic) => Refusal::internal(format!("failed: {}", panic_message(&*panic))),
-            Err(_) => Refusal::unavailable("cut short, the daemon is stopping"),
-        }),
-    }
+pub async fn to_its_end<T: Send + 'static>(
+    name: &'static str,
+    work: impl Future<Output = Answer<T>> + Send + 'static,
+) -> Answer<T> {
+    ended(name, tokio::spawn(work.in_current_span()).await)
+}
+
+/// How work that was spawned ended.
+fn ended<T>(name: &str, end: Result<Answer<T>, JoinError>) -> Answer<T> {
+    end.unwrap_or_else(|error| {
+        Err(match error.try_into_panic() {
+            Ok(panic) => Refusal::internal(format!("{name} failed: {}", panic_message(&*panic))),
+            Err(_) => Refusal::unavailable(format!("{name} was cut short, the daemon is stopping")),
+        })
+    })
 }
 
 /// Does short blocking work (a read of the store, a few system calls) on the runtime's blocking threads.
@@ -99,13 +109,7 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Answer<T> + Send + 'static,
 ) -> Answer<T> {
     let request = Span::current();
-    match tokio::task::spawn_blocking(move || request.in_scope(|| step(name).in_scope(work))).await {
-        Ok(answer) => answer,
-        Err(error) => Err(match error.try_into_panic() {
-            Ok(panic) => Refusal::internal(format!("{name} failed: {}", panic_message(&*panic))),
-            Err(_) => Refusal::unavailable(format!("{name} was cut short, the daemon is stopping")),
-        }),
-    }
+    ended(name, tokio::task::spawn_blocking(move || request.in_scope(|| step(name).in_scope(work))).await)
 }
 
 /// Pieces of work at a time that wait for whoever is at the other end. A thread that waits costs little, but it costs.

@@ -225,7 +225,7 @@ impl TaskActor {
             let _token = at_work.token();
             work.await
         };
-        ctx.exclusive(to_its_end(work), then);
+        ctx.exclusive(to_its_end("a word with the shim", work), then);
     }
 
     /// The shim, for a word with it.
