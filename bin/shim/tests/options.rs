@@ -12,7 +12,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci::Options;
 use containerd_shim_protos::ttrpc::Code;
 use harness::fifo::Fifo;
-use harness::{World, any};
+use harness::{World, any, eventually};
 use protobuf::Message;
 
 fn encoded(options: &Options) -> Any {
@@ -107,6 +107,13 @@ fn the_shim_joins_the_cgroup_that_they_name() {
     let output = world.try_start(Some(&named(&name)));
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && words.contains(&name), "there is none: {words}");
+    eventually("the end of the shim that nobody knows", || {
+        let of_it = |entry: std::io::Result<fs::DirEntry>| {
+            let line = fs::read(entry.unwrap().path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&world.id)
+        };
+        (!fs::read_dir("/proc").unwrap().any(of_it)).then_some(())
+    });
     let first = ["pids", ""].map(|hierarchy| PathBuf::from("/sys/fs/cgroup").join(hierarchy));
     let hierarchy = first.into_iter().find(|folder| folder.join("cgroup.procs").exists()).unwrap();
     let cgroup = Cgroup(hierarchy.join(&name));

@@ -72,13 +72,10 @@ pub fn run(arguments: &Arguments) -> Answer<()> {
     failpoint!("shim/start/noted");
     if let Listening::New(listener) = address::listen(&path)? {
         failpoint!("shim/start/listening");
-        let serving = spawn(arguments, &input, &bundle, listener, &path);
-        let pid = serving.inspect_err(|_| {
+        spawn(arguments, &input, &bundle, listener, &path).inspect_err(|_| {
             // Nobody will ever listen there.
             let _ = std::fs::remove_file(&path);
         })?;
-        failpoint!("shim/start/forked");
-        write_file(&bundle.join("shim.pid"), &pid.to_string())?;
     }
     let answer = match input.dialect {
         Dialect::Address => address.into_bytes(),
@@ -125,8 +122,8 @@ fn options_of(any: &Any) -> Answer<Option<Options>> {
     if name == "containerd.runc.v1.Options" { decode(&any.value).map(Some) } else { Ok(None) }
 }
 
-/// Makes the process that serves, and gives its id.
-fn spawn(arguments: &Arguments, input: &Input, bundle: &Path, listener: UnixListener, path: &Path) -> Answer<i32> {
+/// Makes the process that serves, and notes its id in the bundle.
+fn spawn(arguments: &Arguments, input: &Input, bundle: &Path, listener: UnixListener, path: &Path) -> Answer<()> {
     // Before the fork, for it is about this process's parent.
     let score = oom_score();
     if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
@@ -134,8 +131,16 @@ fn spawn(arguments: &Arguments, input: &Input, bundle: &Path, listener: UnixList
     }
     match sys::fork().map_err(|error| Refusal::io("start the shim's process", &error))? {
         Fork::Parent(pid) => {
-            join_cgroup(&input.options.shim_cgroup, pid)?;
-            Ok(pid)
+            let noted = join_cgroup(&input.options.shim_cgroup, pid).and_then(|()| {
+                failpoint!("shim/start/forked");
+                write_file(&bundle.join("shim.pid"), &pid.to_string())
+            });
+            noted.inspect_err(|_| {
+                // Nobody will ever know of it. It is our child, so its number is nobody else's.
+                if let Err(error) = sys::kill(pid, libc::SIGKILL) {
+                    warning!("shim {pid} stays: {error}");
+                }
+            })
         }
         Fork::Child => {
             let code = match serve(arguments, input, bundle, listener, path, score) {
