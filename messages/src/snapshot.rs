@@ -7,6 +7,14 @@ use serde::{Deserialize, Serialize};
 pub const SNAPSHOT_REF_LABEL: &str = "containerd.io/snapshot.ref";
 /// Labels with this prefix (and [`SNAPSHOT_REF_LABEL`]) reach the snapshotter.
 pub const BACKEND_LABEL_PREFIX: &str = "containerd.io/snapshot/";
+/// The label that says whose outside are a user namespace's user ids: `CONTAINER:HOST:LENGTH`, several apart by commas. A
+/// snapshotter that knows it gives a new snapshot's files to them.
+///
+/// # Spec
+/// containerd `snapshots.LabelSnapshotUIDMapping`.
+pub const UID_MAPPING_LABEL: &str = "containerd.io/snapshot/uidmapping";
+/// Likewise its group ids.
+pub const GID_MAPPING_LABEL: &str = "containerd.io/snapshot/gidmapping";
 
 /// What a snapshot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

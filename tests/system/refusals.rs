@@ -118,6 +118,10 @@ fn flags_that_contradict_or_make_no_sense() {
         ("--log-uri nonsense://x", "nonsense"),
         ("--cwd relative", "relative"),
         ("--gpus 0", "gpus"),
+        ("--cni --net-host", "--net-host"),
+        ("-d --cni --restart always", "--restart"),
+        ("--uidmap 0:1:2 --gidmap nonsense", "container-id:host-id:size"),
+        ("--uidmap 0:1:2 --gidmap 0:1:x", "\"x\""),
     ] {
         let mut args = vec!["run"];
         args.extend(flags.split(' '));

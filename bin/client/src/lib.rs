@@ -1,7 +1,7 @@
 //! The client library: calls to a running `wharfd`, and what a client does on its own side of the socket.
 //!
 //! [`Client`] connects and calls; [`spec`] builds the OCI spec of a container; [`mount`] mounts what the daemon says to
-//! mount; [`events`] follows the log; [`fifo`] carries a container's standard streams.
+//! mount; [`owners`] shifts a root file system's for a user namespace; [`cni`] sets up a container's network; [`events`] follows the log; [`fifo`] carries a container's standard streams.
 //!
 //! ```no_run
 //! # async fn example() -> wharf_messages::Answer<()> {
@@ -15,12 +15,14 @@
 //! ```
 
 pub mod client;
+pub mod cni;
 mod connection;
 mod dial;
 pub mod events;
 pub mod fifo;
 pub mod items;
 pub mod mount;
+pub mod owners;
 mod pipe;
 pub mod spec;
 

@@ -103,6 +103,18 @@ pub fn unmount(target: &Path, lazily: bool) -> Answer<()> {
 /// # Errors
 /// As [`mount`], and those of `work`.
 pub fn look_into<T: Send>(mounts: &[Mount], work: impl FnOnce(BorrowedFd<'_>) -> Answer<T> + Send) -> Answer<T> {
+    apart(&mounts.iter().map(read_only).collect::<Vec<_>>(), work)
+}
+
+/// As [`look_into`], for `work` that changes what it finds.
+///
+/// # Errors
+/// As [`mount`], and those of `work`.
+pub fn change<T: Send>(mounts: &[Mount], work: impl FnOnce(BorrowedFd<'_>) -> Answer<T> + Send) -> Answer<T> {
+    apart(mounts, work)
+}
+
+fn apart<T: Send>(mounts: &[Mount], work: impl FnOnce(BorrowedFd<'_>) -> Answer<T> + Send) -> Answer<T> {
     in_thread(|| {
         // SAFETY: this unshares the mount namespace and with it the file system attributes (folder, root, umask) of
         // this thread alone, which was made for this and ends here; no descriptor or memory is unshared.
@@ -114,12 +126,20 @@ pub fn look_into<T: Send>(mounts: &[Mount], work: impl FnOnce(BorrowedFd<'_>) ->
         // Hidden in this namespace only; it is there on every machine, and no layer lies below it.
         let place = Path::new("/proc");
         for one in mounts {
-            mount_one(&read_only(one), &place_of(one, place)?)?;
+            mount_one(one, &place_of(one, place)?)?;
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, place, flags, Mode::empty())
             .map_err(|error| Refusal::io(format!("open {}", place.display()), &error.into()))?;
-        work(root.as_fd())
+        let done = work(root.as_fd());
+        drop(root);
+        // The namespace would do it, but some time after this returns, and a layer is mounted once at a time.
+        for one in mounts.iter().rev() {
+            let place = place_of(one, place)?;
+            rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW)
+                .map_err(|error| Refusal::io(format!("unmount {}", place.display()), &error.into()))?;
+        }
+        done
     })
 }
 

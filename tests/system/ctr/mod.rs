@@ -9,6 +9,7 @@
 mod commands;
 mod containers;
 mod content;
+mod flags;
 mod images;
 mod normal;
 mod rest;
@@ -34,6 +35,21 @@ fn containers_are_the_same() {
 #[test]
 fn content_is_the_same() {
     World::compare(content::SCENARIOS);
+}
+
+#[test]
+fn user_namespaces_are_the_same() {
+    World::compare_clients(flags::MAPS);
+}
+
+#[test]
+fn user_namespaces_by_labels() {
+    World::compare_clients(flags::LABELLED_MAPS);
+}
+
+#[test]
+fn networks_are_the_same() {
+    World::compare_clients(flags::NETWORKS);
 }
 
 #[test]

@@ -12,6 +12,7 @@
 
 mod folders;
 mod late;
+mod mapped;
 mod native;
 mod overlayfs;
 mod proxy;
@@ -84,10 +85,11 @@ pub trait Snapshotter: Send + Sync {
         false
     }
 
-    /// Makes the folder of an active snapshot or a view, whole or not at all.
+    /// Makes the folder of an active snapshot or a view, whole or not at all. An active one's files are given to whom
+    /// its labels say, if they carry the maps of a user namespace.
     ///
     /// # Errors
-    /// `AlreadyExists` for the number, and what the disk says.
+    /// `AlreadyExists` for the number, `InvalidArgument` for maps of another form, and what the disk says.
     fn prepare(&self, place: &Placement<'_>) -> Answer<Prepared>;
 
     /// How to mount an active snapshot or a view.

@@ -1,6 +1,6 @@
 //! Snapshots as full copies: works on every file system, takes more time and space.
 
-use super::{Placement, Prepared, Snapshotter, folders::Folders};
+use super::{Placement, Prepared, Snapshotter, folders::Folders, mapped::Maps};
 use crate::drivers::files::copy_tree;
 use std::{
     fs,
@@ -34,16 +34,18 @@ impl Snapshotter for Native {
 
     fn prepare(&self, place: &Placement<'_>) -> Answer<Prepared> {
         let parent = place.ancestors.first().map(|id| self.folders.fs(*id));
+        let maps = Maps::of(place.labels)?.filter(|_| place.kind == SnapshotKind::Active);
         self.folders.make(place.id, |folder| {
             let fs = folder.join("fs");
             match (place.kind, parent) {
-                (SnapshotKind::Active, Some(parent)) => copy_tree(&parent, &fs),
+                (SnapshotKind::Active, Some(parent)) => copy_tree(&parent, &fs)?,
                 // A view shows its parent itself.
                 _ => {
                     fs::DirBuilder::new().mode(0o755).create(&fs)?;
-                    fs::set_permissions(&fs, fs::Permissions::from_mode(0o755))
+                    fs::set_permissions(&fs, fs::Permissions::from_mode(0o755))?;
                 }
             }
+            maps.map_or(Ok(()), |maps| maps.give(&fs))
         })?;
         Ok(Prepared::New)
     }

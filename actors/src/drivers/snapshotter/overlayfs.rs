@@ -1,6 +1,6 @@
 //! Snapshots as the kernel's overlay layers them: each holds only what it changes.
 
-use super::{Placement, Prepared, Snapshotter, folders::Folders, late};
+use super::{Placement, Prepared, Snapshotter, folders::Folders, late, mapped::Maps};
 use crate::drivers::{attributes, files};
 use std::{
     fs, io,
@@ -44,6 +44,33 @@ impl Overlayfs {
     fn path(&self, id: u64, part: &str) -> String {
         self.folders.of(id).join(part).to_string_lossy().into_owned()
     }
+
+    fn overlay(&self, own: Vec<String>) -> Mount {
+        Mount {
+            kind: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            target: String::new(),
+            options: self.options.iter().cloned().chain(own).collect(),
+        }
+    }
+
+    /// The options of a writable overlay whose own folders are below `folder`.
+    fn writable(&self, folder: &Path, ancestors: &[u64]) -> Vec<String> {
+        let lower = ancestors.iter().map(|id| self.path(*id, "fs")).collect::<Vec<_>>().join(":");
+        vec![
+            format!("workdir={}", folder.join("work").display()),
+            format!("upperdir={}", folder.join("fs").display()),
+            format!("lowerdir={lower}"),
+        ]
+    }
+
+    /// Gives all that a snapshot which is being made in `folder` will show to whom the maps say.
+    fn give_all(&self, maps: &Maps, folder: &Path, ancestors: &[u64]) -> io::Result<()> {
+        let place = folder.join("mapped");
+        fs::DirBuilder::new().mode(0o700).create(&place)?;
+        maps.give_through(&[self.overlay(self.writable(folder, ancestors))], &place)?;
+        fs::remove_dir(&place)
+    }
 }
 
 impl Snapshotter for Overlayfs {
@@ -53,6 +80,7 @@ impl Snapshotter for Overlayfs {
 
     fn prepare(&self, place: &Placement<'_>) -> Answer<Prepared> {
         let parent = place.ancestors.first().map(|id| self.folders.fs(*id));
+        let maps = Maps::of(place.labels)?.filter(|_| place.kind == SnapshotKind::Active);
         self.folders.make(place.id, |folder| {
             let fs = folder.join("fs");
             fs::DirBuilder::new().mode(0o755).create(&fs)?;
@@ -61,9 +89,14 @@ impl Snapshotter for Overlayfs {
             }
             match parent {
                 // The upper's root is the merged root: it must look as the parent's does.
-                Some(parent) => attributes::copy(&parent, &fs),
+                Some(parent) => attributes::copy(&parent, &fs)?,
                 // The mode above went through the umask.
-                None => fs::set_permissions(&fs, fs::Permissions::from_mode(0o755)),
+                None => fs::set_permissions(&fs, fs::Permissions::from_mode(0o755))?,
+            }
+            match maps {
+                Some(maps) if place.ancestors.is_empty() => maps.give(&fs),
+                Some(maps) => self.give_all(&maps, folder, place.ancestors),
+                None => Ok(()),
             }
         })?;
         Ok(Prepared::New)
@@ -77,12 +110,6 @@ impl Snapshotter for Overlayfs {
             target: String::new(),
             options: vec![access.to_owned(), "rbind".to_owned()],
         };
-        let overlay = |own: Vec<String>| Mount {
-            kind: "overlay".to_owned(),
-            source: "overlay".to_owned(),
-            target: String::new(),
-            options: self.options.iter().cloned().chain(own).collect(),
-        };
         let mount = match (place.kind, place.ancestors) {
             (SnapshotKind::Committed, _) => {
                 return Err(Refusal::failed_precondition(format!(
@@ -94,12 +121,8 @@ impl Snapshotter for Overlayfs {
             (SnapshotKind::Active, []) => bind(place.id, "rw"),
             (SnapshotKind::View, []) => bind(place.id, "ro"),
             (SnapshotKind::View, [parent]) => bind(*parent, "ro"),
-            (SnapshotKind::View, _) => overlay(vec![format!("lowerdir={}", lower())]),
-            (SnapshotKind::Active, _) => overlay(vec![
-                format!("workdir={}", self.path(place.id, "work")),
-                format!("upperdir={}", self.path(place.id, "fs")),
-                format!("lowerdir={}", lower()),
-            ]),
+            (SnapshotKind::View, _) => self.overlay(vec![format!("lowerdir={}", lower())]),
+            (SnapshotKind::Active, _) => self.overlay(self.writable(&self.folders.of(place.id), place.ancestors)),
         };
         Ok(vec![mount])
     }

@@ -380,3 +380,60 @@ fn a_remote_that_is_away_is_told_and_comes_back() {
     assert_eq!(proxy.mounts(&place(2, Active, &[])).unwrap().len(), 1);
     proxy.remove(2).unwrap();
 }
+
+#[test]
+fn labels_give_a_snapshots_files_to_a_user_namespace() {
+    run_on_folders(|backend, temp| {
+        layer(backend, temp, 1, &[], |root| {
+            fs::create_dir(root.join("etc")).unwrap();
+            for (name, uid) in [("etc/root", 0), ("etc/user", 7), ("etc/stranger", 70_000)] {
+                fs::write(root.join(name), "x").unwrap();
+                std::os::unix::fs::chown(root.join(name), Some(uid), Some(uid)).unwrap();
+            }
+            fs::write(root.join("su"), "x").unwrap();
+            fs::set_permissions(root.join("su"), fs::Permissions::from_mode(0o4755)).unwrap();
+            fs::hard_link(root.join("su"), root.join("su2")).unwrap();
+            symlink("/etc/hostname", root.join("link")).unwrap();
+        });
+        layer(backend, temp, 2, &[1], |root| fs::write(root.join("upper"), "x").unwrap());
+        let maps = [("uidmapping", "0:1000:65536"), ("gidmapping", "0:2000:65536")];
+        let labels = maps.map(|(label, map)| (format!("containerd.io/snapshot/{label}"), map.to_owned())).into();
+        let look = |id: u64, ancestors: &[u64], expected: &[(&str, u32, u32)]| {
+            let at = Placement { labels: &labels, ..place(id, Active, ancestors) };
+            backend.prepare(&at).unwrap();
+            let mount = TempMount::new(&backend.mounts(&at).unwrap(), temp).unwrap();
+            for (path, uid, gid) in expected {
+                let of = mount.path().join(path).symlink_metadata().unwrap();
+                assert_eq!((of.uid(), of.gid()), (*uid, *gid), "{path:?} of {}", backend.name());
+            }
+            let mode = |path| mount.path().join(path).metadata().map(|of| of.mode() & 0o7777).ok();
+            assert_eq!((mode("su"), mode("su2")).0, mode("su2"));
+            assert!(mode("su").is_none_or(|mode| mode == 0o4755));
+        };
+        look(3, &[], &[("", 1000, 2000)]);
+        look(
+            4,
+            &[2, 1],
+            &[
+                ("", 1000, 2000),
+                ("etc", 1000, 2000),
+                ("etc/root", 1000, 2000),
+                ("etc/user", 1007, 2007),
+                ("etc/stranger", 70_000, 70_000),
+                ("su", 1000, 2000),
+                ("su2", 1000, 2000),
+                ("link", 1000, 2000),
+                ("upper", 1000, 2000),
+            ],
+        );
+        // What it stands on stays as it was, and a view shows that.
+        let at = Placement { labels: &labels, ..place(5, View, &[2, 1]) };
+        backend.prepare(&at).unwrap();
+        let mount = TempMount::new(&backend.mounts(&at).unwrap(), temp).unwrap();
+        assert_eq!(mount.path().join("etc/root").metadata().unwrap().uid(), 0);
+        drop(mount);
+        let bad = [("containerd.io/snapshot/uidmapping".to_owned(), "0:1000:65536".to_owned())].into();
+        let at = Placement { labels: &bad, ..place(6, Active, &[2, 1]) };
+        assert_eq!(backend.prepare(&at).unwrap_err().kind, RefusalKind::InvalidArgument);
+    });
+}

@@ -181,7 +181,7 @@ pub fn from_file(path: &Path) -> Answer<Spec> {
 }
 
 /// Reads a file that must not be larger than a limit.
-fn read_limited(path: &Path, limit_bytes: u64) -> Answer<Vec<u8>> {
+pub(crate) fn read_limited(path: &Path, limit_bytes: u64) -> Answer<Vec<u8>> {
     use std::io::Read;
     let failed = |error: std::io::Error| Refusal::io(format!("read {}", path.display()), &error);
     let mut bytes = Vec::new();

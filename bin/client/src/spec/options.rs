@@ -188,19 +188,39 @@ pub struct IdMap {
 }
 
 impl IdMap {
-    /// Parses `CONTAINER:HOST:LENGTH`.
+    /// Parses `CONTAINER:HOST:LENGTH`; numbers may be hexadecimal (`0x`), octal (`0`) or binary (`0b`), as in `ctr`.
     ///
     /// # Errors
     /// `InvalidArgument` for another form.
     pub fn parse(text: &str) -> Answer<Self> {
-        let bad = || Refusal::invalid(format!("id map {text:?}: must be container-id:host-id:length"));
-        let numbers: Vec<u32> =
-            text.split(':').map(str::parse).collect::<Result<_, std::num::ParseIntError>>().map_err(|_| bad())?;
-        match numbers[..] {
-            [container_id, host_id, size] if size > 0 => Ok(Self { container_id, host_id, size }),
-            _ => Err(bad()),
-        }
+        let parts: Vec<&str> = text.split(':').collect();
+        let [container_id, host_id, size] = parts[..] else {
+            return Err(Refusal::invalid("user namespace mappings require the format `container-id:host-id:size`"));
+        };
+        let number = |what: &str, text: &str| {
+            let bad = || Refusal::invalid(format!("invalid {what} for user namespace remapping: {text:?}"));
+            id(text).ok_or_else(bad)
+        };
+        let map = Self {
+            container_id: number("container id", container_id)?,
+            host_id: number("host id", host_id)?,
+            size: number("size", size)?,
+        };
+        if map.size == 0 { Err(Refusal::invalid(format!("id map {text:?} maps nothing"))) } else { Ok(map) }
     }
+}
+
+/// A number as Go's `ParseUint` reads it when the base is the text's to say.
+fn id(text: &str) -> Option<u32> {
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', b'b' | b'B', ..] => (&text[2..], 2),
+        [b'0', b'o' | b'O', ..] => (&text[2..], 8),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    // Rust takes a sign, Go does not.
+    if digits.starts_with('+') { None } else { u32::from_str_radix(digits, radix).ok() }
 }
 
 /// A limit of the process.

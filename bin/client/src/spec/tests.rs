@@ -124,7 +124,12 @@ fn command_line_forms_are_parsed() {
     assert_eq!(JoinNamespace::parse("network:/run/netns/x").unwrap().path, PathBuf::from("/run/netns/x"));
     assert!(JoinNamespace::parse("foo:/x").is_err() && JoinNamespace::parse("network").is_err());
     assert_eq!(IdMap::parse("0:1000:10").unwrap(), IdMap { container_id: 0, host_id: 1000, size: 10 });
-    assert!(["0:1", "a:b:c", "0:1:0", "0:1:2:3"].iter().all(|text| IdMap::parse(text).is_err()));
+    assert_eq!(IdMap::parse("0x0:0x10:010").unwrap(), IdMap { container_id: 0, host_id: 16, size: 8 });
+    assert!(
+        ["0:1", "a:b:c", "0:1:0", "0:1:2:3", "0:+1:2", "0:-1:2", "0:4294967296:2"]
+            .iter()
+            .all(|text| IdMap::parse(text).is_err())
+    );
     let limit = Rlimit::parse("nofile=1024:unlimited").unwrap();
     assert_eq!((limit.soft, limit.hard), (1024, u64::MAX));
     assert!(["nofile", "nope=1", "nofile=x", "nofile=2:1"].iter().all(|text| Rlimit::parse(text).is_err()));

@@ -16,9 +16,9 @@ use crate::{
     commands::{
         checkpoint_index::Index,
         content::write_blob,
-        leases::expiry,
+        leases::Leased,
         mount::unpacked,
-        run::{start_from, wants_terminal},
+        run::{self, wants_terminal},
         snapshots::Views,
         tasks::explain,
     },
@@ -28,16 +28,14 @@ use crate::{
     session::IoFlags,
 };
 use clap::Args;
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 use wharf_client::Client;
 use wharf_messages::{
-    Any, ContainerId, Descriptor, ImageName, Labels, LeaseId, Refusal, RefusalKind, SnapshotKey, SnapshotterName,
-    Timestamp,
+    Any, ContainerId, Descriptor, ImageName, Labels, Refusal, RefusalKind, SnapshotKey, SnapshotterName, Timestamp,
     any::put_bytes,
     container::{Container, CreateContainer, Runtime},
     descriptor::media_type,
     image::{CreateImage, GetImage, PlatformChoice, PullImage, RegistryOptions},
-    lease::{CreateLease, DeleteLease, EXPIRE_LABEL},
     snapshot::{ApplyDiff, GetSnapshotMounts, MakeDiff, PrepareSnapshot, RemoveSnapshot},
     task::{CheckpointTask, GetTask, PauseTask, ResumeTask, TaskStatus},
 };
@@ -56,8 +54,6 @@ const IMAGE_KEY: &str = "org.opencontainers.image.ref.name";
 const RUNTIME_KEY: &str = "io.containerd.checkpoint.runtime";
 /// Names the snapshotter in a checkpoint.
 const SNAPSHOTTER_KEY: &str = "io.containerd.checkpoint.snapshotter";
-/// How long what is being made is protected.
-const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Write a task's state away.
 #[derive(Debug, Args)]
@@ -111,27 +107,6 @@ pub struct Restore {
     /// The checkpoint; it is fetched if it is not here
     #[arg(value_name = "CHECKPOINT")]
     reference: String,
-}
-
-/// A client under a lease of its own, which protects what nothing refers to yet.
-struct Leased {
-    client: Client,
-    lease: LeaseId,
-}
-
-impl Leased {
-    async fn take(client: &Client) -> Outcome<Self> {
-        let labels = Labels::from([(EXPIRE_LABEL.to_owned(), expiry(LEASE))]);
-        let lease = client.call(CreateLease { id: None, labels }).await?.id;
-        Ok(Self { client: client.lease(lease.clone()), lease })
-    }
-
-    /// Ends the lease, whatever came of the work.
-    async fn end(self) {
-        if let Err(refusal) = self.client.call(DeleteLease { id: self.lease.clone(), sync: false }).await {
-            warn(format!("lease {} is left over: {refusal}", self.lease));
-        }
-    }
 }
 
 /// A task that is paused for a while.
@@ -362,7 +337,8 @@ impl Restore {
         leased.end().await;
         let container = made?;
         let flags = IoFlags { tty: wants_terminal(&container)?, ..IoFlags::default() };
-        start_from(&client, &container, &flags, true, None, processes).await
+        let how = run::Start { flags, detach: true, checkpoint: processes, ..run::Start::default() };
+        run::start(&client, &container, how).await
     }
 
     async fn make(&self, client: &Client, index: &Index, id: ContainerId) -> Outcome<Container> {

@@ -2,6 +2,8 @@
 
 use crate::{
     commands::{
+        leases::Leased,
+        maps::Maps,
         mount::unpacked,
         policy::{Plan, PolicyFlags},
         pull::snapshotter,
@@ -151,6 +153,9 @@ impl ContainerFlags {
         self.spec.check()?;
         let runtime = self.runtime()?;
         let labels = labels::read(&self.labels);
+        if !matches!(what.origin, Origin::Image(_)) {
+            self.spec.maps.pass_over();
+        }
         // Without an image there is no check but that of the flags.
         let policy = || self.policy.labels(&serde_json::Value::Null, plan);
         let container = |image: &str, labels: Labels, spec: &Spec| {
@@ -177,7 +182,7 @@ impl ContainerFlags {
                 container("", with(labels, policy()?), &spec)?
             }
             Origin::Folder(folder) => {
-                let builder = self.builder(what, context, &labels, Some(folder.clone()))?;
+                let builder = self.builder(what, context, &labels, Some(folder.clone()), None)?;
                 let users = if builder.needs_users() { Users::of_path(folder)? } else { Users::default() };
                 container("", with(labels, policy()?), &builder.build(&users)?)?
             }
@@ -200,7 +205,8 @@ impl ContainerFlags {
         container: impl Fn(&str, Labels, &Spec) -> Answer<Container>,
     ) -> Outcome<Container> {
         let snapshotter = snapshotter(self.snapshotter.as_ref())?;
-        let builder = self.builder(what, context, &labels, None)?;
+        let maps = self.spec.maps.maps()?;
+        let builder = self.builder(what, context, &labels, None, maps)?;
         let image = match unpacked(client, name, self.platform.clone(), snapshotter.clone()).await {
             Ok(image) => image,
             Err(refusal) => {
@@ -212,30 +218,37 @@ impl ContainerFlags {
         let policy = self.policy.labels(&config.healthcheck, plan)?;
         let labels = with(container_labels(labels, &image, &config), policy);
         let builder = builder.image(config);
-
-        // The snapshot comes first, since the users that the spec needs are in it.
-        let key = SnapshotKey::new(what.id.as_str())?;
-        let prepare = PrepareSnapshot {
+        let finish = |users: &Users| {
+            let mut container = container(name.as_str(), labels, &builder.clone().build(users)?)?;
+            container.snapshotter.clone_from(&snapshotter);
+            Ok(container)
+        };
+        let layers = SnapshotKey::new(image.chain_id.as_str())?;
+        let mut prepare = PrepareSnapshot {
             snapshotter: snapshotter.clone(),
-            key: key.clone(),
-            parent: Some(SnapshotKey::new(image.chain_id.as_str())?),
+            key: SnapshotKey::new(what.id.as_str())?,
+            parent: Some(layers.clone()),
             labels: labels::read(&self.snapshotter_labels),
         };
-        let mounts = client.call(prepare).await?;
-        let created = async {
-            let users = if builder.needs_users() { Users::of_mounts(&mounts)? } else { Users::default() };
-            let mut container = container(name.as_str(), labels, &builder.build(&users)?)?;
-            container.snapshotter.clone_from(&snapshotter);
-            container.snapshot_key = Some(key.clone());
-            client.call(CreateContainer { container }).await
-        };
-        match created.await {
-            Ok(container) => Ok(container),
-            Err(refusal) => {
-                remove_snapshot(client, snapshotter, key).await;
-                Err(refusal.into())
+        let needs_users = builder.needs_users();
+        let made = match maps {
+            Some(maps) if !self.spec.maps.remap_labels => {
+                // Nothing refers to what is made on the way.
+                let leased = Leased::take(client).await?;
+                let made = async {
+                    prepare.parent = Some(maps.parent(&leased.client, snapshotter.as_ref(), &layers).await?);
+                    create_on_snapshot(&leased.client, prepare, needs_users, finish).await
+                };
+                let made = made.await;
+                leased.end().await;
+                made
             }
-        }
+            maps => {
+                prepare.labels.extend(maps.map(|maps| maps.labels()).unwrap_or_default());
+                create_on_snapshot(client, prepare, needs_users, finish).await
+            }
+        };
+        Ok(made?)
     }
 
     fn builder(
@@ -244,9 +257,12 @@ impl ContainerFlags {
         context: &Context,
         labels: &Labels,
         rootfs: Option<PathBuf>,
+        maps: Option<Maps>,
     ) -> Outcome<SpecBuilder> {
         let mut options = self.spec.options(rootfs, what.command.clone())?;
         options.annotations.extend(labels.clone());
+        options.uid_maps.extend(maps.map(|maps| maps.uids));
+        options.gid_maps.extend(maps.map(|maps| maps.gids));
         Ok(SpecBuilder::new(&context.namespace, &what.id).options(options))
     }
 
@@ -264,18 +280,29 @@ impl ContainerFlags {
             ));
         }
         let options = if is_default {
-            let options = RuncOptions {
-                no_pivot_root: self.no_pivot,
-                binary_name: self.runc_binary.clone().unwrap_or_default(),
-                root: self.runc_root.clone().unwrap_or_default(),
-                systemd_cgroup: self.runc_systemd_cgroup,
-                ..RuncOptions::default()
-            };
-            Some(options.to_any())
+            Some(self.runc_options().to_any())
         } else {
             self.runtime_config_path.as_deref().filter(|path| !path.is_empty()).map(config_path)
         };
         Ok(Runtime { name: self.runtime.clone(), options })
+    }
+
+    fn runc_options(&self) -> RuncOptions {
+        RuncOptions {
+            no_pivot_root: self.no_pivot,
+            binary_name: self.runc_binary.clone().unwrap_or_default(),
+            root: self.runc_root.clone().unwrap_or_default(),
+            systemd_cgroup: self.runc_systemd_cgroup,
+            ..RuncOptions::default()
+        }
+    }
+
+    /// What the shim is told for the task alone: who owns its standard streams. Nothing means what the container says.
+    #[must_use]
+    pub fn task_options(&self) -> Option<Any> {
+        let (io_uid, io_gid) = self.spec.maps.io_owner();
+        (self.runtime == DEFAULT_RUNTIME && (io_uid, io_gid) != (0, 0))
+            .then(|| RuncOptions { io_uid, io_gid, ..self.runc_options() }.to_any())
     }
 }
 
@@ -310,6 +337,31 @@ fn container_labels(asked: Labels, image: &ResolvedImage, config: &ImageConfig) 
     let stop_signal = if config.stop_signal.is_empty() { DEFAULT_STOP_SIGNAL } else { &config.stop_signal };
     labels.insert(STOP_SIGNAL_LABEL.to_owned(), stop_signal.to_owned());
     labels
+}
+
+/// Makes the snapshot and then the container; `finish` makes its record. The snapshot comes first, since the users that
+/// the spec needs are in it.
+async fn create_on_snapshot(
+    client: &Client,
+    prepare: PrepareSnapshot,
+    needs_users: bool,
+    finish: impl FnOnce(&Users) -> Answer<Container>,
+) -> Answer<Container> {
+    let (snapshotter, key) = (prepare.snapshotter.clone(), prepare.key.clone());
+    let mounts = client.call(prepare).await?;
+    let created = async {
+        let users = if needs_users { Users::of_mounts(&mounts)? } else { Users::default() };
+        let mut container = finish(&users)?;
+        container.snapshot_key = Some(key.clone());
+        client.call(CreateContainer { container }).await
+    };
+    match created.await {
+        Ok(container) => Ok(container),
+        Err(refusal) => {
+            remove_snapshot(client, snapshotter, key).await;
+            Err(refusal)
+        }
+    }
 }
 
 async fn remove_snapshot(client: &Client, snapshotter: Option<SnapshotterName>, key: SnapshotKey) {

@@ -2,7 +2,7 @@
 
 use crate::{
     context::{Context, parse},
-    failure::Outcome,
+    failure::{Outcome, warn},
     output::{
         self,
         table::Table,
@@ -14,10 +14,14 @@ use std::{
     io::Write,
     time::{Duration, SystemTime},
 };
+use wharf_client::Client;
 use wharf_messages::{
     Labels, LeaseId, Timestamp,
     lease::{CreateLease, DeleteLease, EXPIRE_LABEL, Lease, ListLeases},
 };
+
+/// How long what a command is making is protected.
+const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Manage leases.
 #[derive(Debug, Subcommand)]
@@ -110,6 +114,32 @@ impl Leases {
                 }
                 Ok(())
             }
+        }
+    }
+}
+
+/// A client under a lease of its own, which protects what nothing refers to yet.
+pub struct Leased {
+    /// Whose calls are under it.
+    pub client: Client,
+    lease: LeaseId,
+}
+
+impl Leased {
+    /// Makes the lease; it ends by itself after a day, should this program die.
+    ///
+    /// # Errors
+    /// The daemon's refusal.
+    pub async fn take(client: &Client) -> Outcome<Self> {
+        let labels = Labels::from([(EXPIRE_LABEL.to_owned(), expiry(LEASE))]);
+        let lease = client.call(CreateLease { id: None, labels }).await?.id;
+        Ok(Self { client: client.lease(lease.clone()), lease })
+    }
+
+    /// Ends the lease, whatever came of the work.
+    pub async fn end(self) {
+        if let Err(refusal) = self.client.call(DeleteLease { id: self.lease.clone(), sync: false }).await {
+            warn(format!("lease {} is left over: {refusal}", self.lease));
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod exec;
 pub mod images;
 pub mod install;
 pub mod leases;
+pub mod maps;
 pub mod mount;
 pub mod namespaces;
 pub mod objects;

@@ -16,9 +16,9 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
-use wharf_client::{Client, spec};
+use wharf_client::{Client, cni::Network, spec};
 use wharf_messages::{
-    ContainerId, Descriptor, Refusal, RefusalKind,
+    Answer, Any, ContainerId, Descriptor, Refusal, RefusalKind,
     container::{Container, DeleteContainer},
     task::{CreateTask, Exit, Rootfs},
 };
@@ -32,6 +32,9 @@ pub struct Run {
     /// Leave it alone once it has started
     #[arg(long, short)]
     detach: bool,
+    /// Connect it by the first network that is configured in /etc/cni/net.d
+    #[arg(long)]
+    cni: bool,
     /// Streams.
     #[command(flatten)]
     streams: StreamFlags,
@@ -80,6 +83,16 @@ impl Run {
             // In the foreground the command ends with the container, and takes its task along.
             return Err(Failure::new("flag --restart needs --detach"));
         }
+        if self.cni && self.container.policy.restarts() {
+            return Err(Failure::new(
+                "flag --cni is this command's work, which a restart does without: not with --restart",
+            ));
+        }
+        if self.cni && self.container.spec.net_host {
+            return Err(Failure::new(
+                "flag --cni needs a network of the container's own, and --net-host takes it away",
+            ));
+        }
         let what = self.container.what()?;
         if !self.detach {
             self.streams.with_tty(self.container.spec.tty).check_terminal()?;
@@ -91,9 +104,18 @@ impl Run {
             Origin::Spec(_) => wants_terminal(&container)? || self.container.spec.tty,
             _ => self.container.spec.tty,
         };
-        let flags = self.streams.with_tty(tty);
-        let pid_file = self.container.pid_file.as_deref();
-        let ended = start(&client, &container, &flags, self.detach, pid_file).await;
+        let how = Start {
+            flags: self.streams.with_tty(tty),
+            detach: self.detach,
+            pid_file: self.container.pid_file.as_deref(),
+            options: self.container.task_options(),
+            ..Start::default()
+        };
+        let ended = async {
+            let network = if self.cni { Some(Connection::new(context, &container)?) } else { None };
+            start(&client, &container, Start { network, ..how }).await
+        };
+        let ended = ended.await;
         if ended.is_err() && self.container.policy.restarts() {
             // Whoever is told that it did not start does not expect it to go on trying.
             policy::user_stops(&client, &container).await?;
@@ -131,57 +153,90 @@ pub fn wants_terminal(container: &Container) -> Outcome<bool> {
     Ok(spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false))
 }
 
+/// How a container's task is made and started.
+#[derive(Debug, Default)]
+pub struct Start<'a> {
+    /// Where its streams go.
+    pub flags: IoFlags,
+    /// Not to stay to its end.
+    pub detach: bool,
+    /// Where its process id is written.
+    pub pid_file: Option<&'a Path>,
+    /// A checkpoint to start from.
+    pub checkpoint: Option<Descriptor>,
+    /// What the shim is told instead of what the container says.
+    pub options: Option<Any>,
+    /// What connects it before it starts, and is undone after its end.
+    pub network: Option<Connection>,
+}
+
+/// A container's place in a network.
+#[derive(Debug)]
+pub struct Connection {
+    network: Network,
+    /// What the network calls the container.
+    name: String,
+}
+
+impl Connection {
+    fn new(context: &Context, container: &Container) -> Outcome<Self> {
+        let name = format!("{}-{}", context.namespace, container.id);
+        Ok(Self { network: Network::default_one()?, name })
+    }
+
+    /// Connects the network namespace of a process; what failed half-way is undone. Blocks, while nothing else is going
+    /// on here: the task is made and not yet started.
+    fn connect(&self, pid: u32) -> Answer<()> {
+        self.network.add(&self.name, &format!("/proc/{pid}/ns/net")).inspect_err(|_| self.disconnect())
+    }
+
+    /// Gives back what the network keeps for the container, whose network namespace is gone or goes.
+    fn disconnect(&self) {
+        if let Err(refusal) = self.network.remove(&self.name) {
+            warn(format!("{} stays in network: {refusal}", self.name));
+        }
+    }
+}
+
 /// Makes a container's task and starts it; stays to its end unless detached.
 ///
 /// # Errors
 /// The daemon's refusal (then no task is left), or the container's exit code.
-pub async fn start(
-    client: &Client,
-    container: &Container,
-    flags: &IoFlags,
-    detach: bool,
-    pid_file: Option<&Path>,
-) -> Outcome {
-    start_from(client, container, flags, detach, pid_file, None).await
-}
-
-/// As [`start`], from a checkpoint if there is one.
-///
-/// # Errors
-/// As [`start`].
-pub async fn start_from(
-    client: &Client,
-    container: &Container,
-    flags: &IoFlags,
-    detach: bool,
-    pid_file: Option<&Path>,
-    checkpoint: Option<Descriptor>,
-) -> Outcome {
+pub async fn start(client: &Client, container: &Container, start: Start<'_>) -> Outcome {
+    let Start { flags, detach, pid_file, checkpoint, options, network } = start;
     let process = ProcessName { container_id: container.id.clone(), exec_id: None };
     if !detach {
         flags.check_terminal()?;
     }
-    let io = Io::prepare(flags, &process)?;
+    let io = Io::prepare(&flags, &process)?;
     let create = CreateTask {
         container_id: container.id.clone(),
         rootfs: if container.snapshot_key.is_some() { Rootfs::Snapshot } else { Rootfs::Mounts(Vec::new()) },
         stdio: io.stdio(),
-        options: None,
+        options,
         runtime_path: String::new(),
         checkpoint,
     };
     let task = client.call(create).await?;
-    if let Some(path) = pid_file
-        && let Err(refusal) = write_pid(path, task.pid)
-    {
+    let ready = || {
+        pid_file.map_or(Ok(()), |path| write_pid(path, task.pid))?;
+        network.as_ref().map_or(Ok(()), |network| network.connect(task.pid))
+    };
+    if let Err(refusal) = ready() {
         session::delete(client, &process).await;
         return Err(refusal.into());
     }
     if !detach {
-        return code(Session::new(client, process, io).start().await?);
+        let exit = Session::new(client, process, io).start().await;
+        // One that a signal made us leave, of which nothing is said, goes on and needs its network.
+        if !matches!(&exit, Err(failure) if failure.text.is_none()) {
+            network.iter().for_each(Connection::disconnect);
+        }
+        return code(exit?);
     }
     if let Err(refusal) = client.call(process.start()).await {
         session::delete(client, &process).await;
+        network.iter().for_each(Connection::disconnect);
         return Err(refusal.into());
     }
     io.leave();

@@ -1,6 +1,7 @@
 //! The flags that say what a container is like within.
 
 use crate::{
+    commands::maps::MapFlags,
     failure::{Failure, Outcome},
     labels,
 };
@@ -52,7 +53,7 @@ pub struct SpecFlags {
 
     /// Use the host's network
     #[arg(long, help_heading = "Isolation options")]
-    net_host: bool,
+    pub net_host: bool,
     /// Join a namespace, such as network:/proc/1/ns/net; may be repeated
     #[arg(long = "with-ns", value_name = "KIND:PATH", value_parser = JoinNamespace::parse, help_heading = "Isolation options")]
     namespaces: Vec<JoinNamespace>,
@@ -77,6 +78,10 @@ pub struct SpecFlags {
     /// Confine it by an AppArmor profile that is loaded
     #[arg(long, value_name = "NAME", help_heading = "Isolation options")]
     apparmor_profile: Option<String>,
+
+    /// A user namespace of its own.
+    #[command(flatten)]
+    pub maps: MapFlags,
 
     /// Its cgroup; "" means none of its own
     #[arg(long, value_name = "PATH", help_heading = "Resource options")]
@@ -110,14 +115,6 @@ pub struct SpecFlags {
     #[arg(long, hide = true)]
     gpus: Option<String>,
     #[arg(long, hide = true)]
-    cni: bool,
-    #[arg(long, hide = true)]
-    uidmap: Option<String>,
-    #[arg(long, hide = true)]
-    gidmap: Option<String>,
-    #[arg(long, hide = true)]
-    remap_labels: bool,
-    #[arg(long, hide = true)]
     apparmor_default_profile: Option<String>,
     #[arg(long, hide = true)]
     checkpoint: Option<String>,
@@ -131,10 +128,6 @@ impl SpecFlags {
     pub fn check(&self) -> Outcome {
         for (flag, is_given) in [
             ("gpus", self.gpus.is_some()),
-            ("cni", self.cni),
-            ("uidmap", self.uidmap.is_some()),
-            ("gidmap", self.gidmap.is_some()),
-            ("remap-labels", self.remap_labels),
             ("apparmor-default-profile", self.apparmor_default_profile.is_some()),
             ("checkpoint", self.checkpoint.is_some()),
         ] {
@@ -258,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        for line in ["--gpus 0", "--cni", "--uidmap 0:1:2", "--remap-labels", "--apparmor-default-profile x"] {
+        for line in ["--gpus 0", "--apparmor-default-profile x"] {
             let text = options(line).unwrap_err().text.unwrap();
             let flag = line.split(' ').next().unwrap();
             assert!(text.contains(flag) && text.ends_with("not implemented"), "{text}");

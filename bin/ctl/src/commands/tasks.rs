@@ -5,7 +5,7 @@ use crate::{
         checkpoint::TaskCheckpoint,
         exec::Exec,
         policy,
-        run::{StreamFlags, code, start, wants_terminal},
+        run::{self, StreamFlags, code, wants_terminal},
     },
     context::{Context, parse},
     failure::{Failure, Outcome, Several, program, warn},
@@ -369,7 +369,9 @@ impl Start {
         let container = context.container(&client, &parse(&self.container)?).await?;
         let flags = self.streams.with_tty(wants_terminal(&container)?);
         policy::user_starts(&client, &container, flags.log_uri.as_deref()).await?;
-        start(&client, &container, &flags, self.detach, self.pid_file.as_deref()).await
+        let pid_file = self.pid_file.as_deref();
+        let how = run::Start { flags, detach: self.detach, pid_file, ..run::Start::default() };
+        run::start(&client, &container, how).await
     }
 }
 

@@ -82,6 +82,13 @@ impl Runtime {
         }
     }
 
+    /// Who owns the pipes of a process that runs as `user` (a user of this machine). In the end that is the user, who has to
+    /// be able to open them again by `/proc/self/fd`, whatever the options say; a runtime of its own sees to that itself.
+    #[must_use]
+    pub fn stdio_owner(&self, asked: u32, user: u32) -> u32 {
+        if self.binary.is_none() || asked == 0 { user } else { asked }
+    }
+
     /// Writes it into the bundle.
     ///
     /// # Errors

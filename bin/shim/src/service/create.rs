@@ -83,7 +83,7 @@ impl Shim {
             exec_id: "",
             namespace: &self.namespace,
             bundle: &bundle,
-            uid: if io_uid == 0 { spec.host_uid(spec.process().uid()) } else { io_uid },
+            uid: runtime.stdio_owner(io_uid, spec.host_uid(spec.process().uid())),
             gid: io_gid,
         };
         // Written down before there are any: a creation that is interrupted leaves none behind.

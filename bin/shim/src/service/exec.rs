@@ -92,7 +92,7 @@ impl Shim {
             exec_id: exec,
             namespace: &namespace,
             bundle: &bundle,
-            uid: if io_owner.0 == 0 { uid } else { io_owner.0 },
+            uid: container.runtime.stdio_owner(io_owner.0, uid),
             gid: io_owner.1,
         };
         let mut prepared = Prepared::open(&stdio, context)?;
