@@ -16,10 +16,6 @@ const HIDDEN: &[(&str, &str, &str)] = &[
     ("images mount", "", "registry flags and labels are without effect in ctr, too"),
     ("images unmount", "", "registry flags and labels are without effect in ctr, too"),
     ("pprof", "--debug-socket", "there is no such socket: what is said instead names it"),
-    ("run", "--gpus", "refused by name: not built"),
-    ("run", "--apparmor-default-profile", "refused by name: a loaded profile is used by --apparmor-profile"),
-    ("containers create", "--gpus", "refused by name: not built"),
-    ("containers create", "--apparmor-default-profile", "refused by name, as in run"),
 ];
 
 /// Defaults that are others: command, flag, why.

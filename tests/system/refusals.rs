@@ -117,7 +117,7 @@ fn flags_that_contradict_or_make_no_sense() {
         ("--runtime io.containerd.absent.v1", "absent"),
         ("--log-uri nonsense://x", "nonsense"),
         ("--cwd relative", "relative"),
-        ("--gpus 0", "gpus"),
+        ("--gpus 0", "nvidia-container-cli"),
         ("--cni --net-host", "--net-host"),
         ("-d --cni --restart always", "--restart"),
         ("--uidmap 0:1:2 --gidmap nonsense", "container-id:host-id:size"),

@@ -1,7 +1,8 @@
 //! The client library: calls to a running `wharfd`, and what a client does on its own side of the socket.
 //!
 //! [`Client`] connects and calls; [`spec`] builds the OCI spec of a container; [`mount`] mounts what the daemon says to
-//! mount; [`owners`] shifts a root file system's for a user namespace; [`cni`] sets up a container's network; [`events`] follows the log; [`fifo`] carries a container's standard streams.
+//! mount; [`owners`] shifts a root file system's for a user namespace; [`cni`] sets up a container's network; [`apparmor`]
+//! loads the default profile; [`events`] follows the log; [`fifo`] carries a container's standard streams.
 //!
 //! ```no_run
 //! # async fn example() -> wharf_messages::Answer<()> {
@@ -14,6 +15,7 @@
 //! # }
 //! ```
 
+pub mod apparmor;
 pub mod client;
 pub mod cni;
 mod connection;

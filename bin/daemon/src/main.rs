@@ -5,6 +5,7 @@ mod daemon;
 mod frontends;
 mod logging;
 mod notify;
+mod oci_hook;
 mod offline;
 mod process;
 mod publish;
@@ -70,6 +71,13 @@ enum Command {
         #[arg(long, value_name = "NAMESPACE")]
         namespace: String,
     },
+    /// Becomes a program, with {{pid}}, {{rootfs}} and their like in its arguments filled in: for hooks of OCI runtimes
+    #[command(name = "oci-hook", hide = true)]
+    OciHook {
+        /// The program, by its absolute path, and its arguments
+        #[arg(last = true, required = true, value_name = "PROGRAM")]
+        words: Vec<String>,
+    },
     /// Looks whether the root is whole, while no daemon has it
     Check(Depth),
     /// Mends what can be mended of the root, and says what was done
@@ -122,6 +130,7 @@ fn run(arguments: Arguments) -> Answer<()> {
         Some(Command::Publish { topic, namespace }) => {
             publish::run(&configuration(arguments.overrides)?.address, topic, &namespace)
         }
+        Some(Command::OciHook { words }) => oci_hook::run(&words),
         Some(Command::Check(Depth { deep })) => offline::check(&configuration(arguments.overrides)?, deep),
         Some(Command::Repair(Depth { deep })) => offline::repair(&configuration(arguments.overrides)?, deep),
         Some(Command::Restore { force, file }) => offline::restore(&configuration(arguments.overrides)?, &file, force),

@@ -220,3 +220,96 @@ echo nonsense >net.d/20-not-read.conf"#),
         ],
     },
 ];
+
+/// A placeholder for NVIDIA's program: what it is told and finds, and a way to fail. No device is here, so what is compared
+/// is the specification, and how the program is called by the runtime: with which arguments, where, in which environment.
+const NVIDIA: &str = r#"
+mkdir -p bin
+cat >bin/nvidia-container-cli <<END
+#!/bin/sh
+for last; do :; done
+{
+    echo "\$@" | sed "s, /.*/rootfs\$, ROOTFS,; s/=[0-9]* ROOTFS/=PID ROOTFS/"
+    ls -d "\$last/bin/sh" | wc -l
+    echo "\$TOLD"
+} >$DIR/called 2>&1
+[ -z "\$FAIL" ] || exit 3
+END
+chmod +x bin/nvidia-container-cli
+"#;
+
+/// NVIDIA's devices.
+pub const GPUS: &[Scenario] = &[Scenario {
+    name: "run: with NVIDIA's devices (a placeholder for NVIDIA's program)",
+    events: None,
+    steps: &[
+        sh("ctr images import $ARCHIVE"),
+        sh("ctr run --rm --gpus 0 $IMAGE x true"),
+        sh("ctr c create --gpus 0 $IMAGE b true"),
+        sh("ctr c ls"),
+        sh(NVIDIA),
+        sh("PATH=$DIR/bin:$PATH TOLD=told ctr c create --gpus 0 --gpus 3 $IMAGE c true"),
+        sh(
+            r#"ctr c info --spec c | tr -d ' ,' >spec; sed -n '/"prestart"/,/"env"/p' spec | sed -E 's,"[^"]*(containerd|wharfd)","HOOK",'; grep TOLD spec"#,
+        ),
+        sh(
+            r#"PATH=$DIR/bin:$PATH TOLD='{{id}} {{status}} {{annotation "x"}}' ctr run --rm --annotation x=y --gpus 0 --gpus 3 $IMAGE a echo ran; cat called"#,
+        ),
+        sh(
+            "rm called; PATH=$DIR/bin:$PATH ctr run --rm --runc-binary runc --gpus 1 $IMAGE a echo ran by runc; cat called",
+        ),
+        sh("PATH=$DIR/bin:$PATH FAIL=1 ctr run --rm --gpus 1 $IMAGE a echo did not run")
+            .daemons_differ("the embedded runtime has words of its own"),
+        sh("PATH=$DIR/bin:$PATH TOLD='{{nothing}}' ctr run --rm --gpus 1 $IMAGE a echo did not run")
+            .daemons_differ("the embedded runtime has words of its own"),
+        sh("ctr c rm c; ctr c ls; ctr t ls"),
+    ],
+}];
+
+/// AppArmor, which few of the machines have on which this runs: what a kernel with it would list is a placeholder, and so
+/// is the parser that would load a profile into it.
+pub const PROFILES: &[Scenario] = &[Scenario {
+    name: "run: under the default AppArmor profile (placeholders for kernel and parser)",
+    events: None,
+    steps: &[
+        sh("ctr images import $ARCHIVE"),
+        // Whatever this kernel has; it is the same on all sides.
+        sh(
+            "ctr c create --apparmor-default-profile wharf-test-default $IMAGE a true; ctr c info --spec a | grep -i apparmor",
+        ),
+        sh("ctr run --rm --apparmor-default-profile x --apparmor-profile y $IMAGE b true"),
+        sh(r#"
+mkdir bin
+cat >bin/apparmor_parser <<END
+#!/bin/sh
+[ "\$1" != --version ] || exec echo AppArmor parser version 3.0.8
+for last; do :; done
+case \$last in /*) cat "\$last" ;; *) cat ;; esac >$DIR/loaded
+[ -z "\$FAIL" ]
+END
+cat >listing <<'END'
+#!/bin/sh
+exec unshare --mount --propagation private sh -ec '
+    mkdir -p "$0/fs"
+    mount --rbind /sys/fs "$0/fs"
+    mount -t tmpfs tmpfs /sys
+    mkdir -p /sys/fs /sys/kernel/security/apparmor
+    mount --rbind "$0/fs" /sys/fs
+    echo "listed (enforce)" >/sys/kernel/security/apparmor/profiles
+    PATH="$0/bin:$PATH"
+    exec "$@"
+' "$DIR" "$@"
+END
+chmod +x listing bin/apparmor_parser"#),
+        sh(
+            "./listing ctr c create --apparmor-default-profile listed $IMAGE c true; ctr c info --spec c | grep -i apparmor; ls loaded",
+        ),
+        sh(
+            "./listing ctr c create --apparmor-default-profile list $IMAGE d true; ctr c info --spec d | grep -i apparmor; grep -o 'profile.*list' loaded | tr -d '\"'",
+        ),
+        sh(
+            "FAIL=1 ./listing ctr c create --apparmor-default-profile other $IMAGE e true 2>err; echo $?; grep -o 'parser error(.*exit status' err",
+        ),
+        sh("ctr c rm a c d; ctr c ls"),
+    ],
+}];

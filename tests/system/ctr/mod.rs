@@ -53,6 +53,16 @@ fn networks_are_the_same() {
 }
 
 #[test]
+fn devices_of_nvidia_are_the_same() {
+    World::compare_clients(flags::GPUS);
+}
+
+#[test]
+fn default_profiles_are_the_same() {
+    World::compare_clients(flags::PROFILES);
+}
+
+#[test]
 fn images_are_the_same() {
     World::compare(images::SCENARIOS);
 }

@@ -22,6 +22,7 @@ mod capabilities;
 mod default;
 mod devices;
 mod environment;
+mod gpus;
 mod image;
 mod options;
 mod process;
@@ -101,6 +102,7 @@ impl SpecBuilder {
         privileges(&mut spec, &options)?;
         namespaces(&mut spec, &options)?;
         resources(&mut spec, &options)?;
+        gpus::hook(&mut spec, &options.gpus)?;
         if !options.annotations.is_empty() {
             spec.set_annotations(Some(options.annotations.clone().into_iter().collect()));
         }

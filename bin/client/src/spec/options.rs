@@ -44,6 +44,8 @@ pub struct SpecOptions {
     pub seccomp: Seccomp,
     /// The name of a loaded AppArmor profile.
     pub apparmor_profile: Option<String>,
+    /// NVIDIA's devices, by number.
+    pub gpus: Vec<i64>,
     /// Devices of the host: a path, or a folder of them.
     pub devices: Vec<PathBuf>,
     /// Annotations.

@@ -151,6 +151,7 @@ impl ContainerFlags {
     /// The daemon's refusal; then no snapshot is left.
     pub async fn create(&self, what: &What, plan: Plan<'_>, context: &Context, client: &Client) -> Outcome<Container> {
         self.spec.check()?;
+        self.spec.load_profile()?;
         let runtime = self.runtime()?;
         let labels = labels::read(&self.labels);
         if !matches!(what.origin, Origin::Image(_)) {

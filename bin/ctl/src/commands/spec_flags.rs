@@ -7,6 +7,7 @@ use crate::{
 };
 use clap::Args;
 use std::path::PathBuf;
+use wharf_client::apparmor;
 use wharf_client::spec::{JoinNamespace, Rlimit, Seccomp, SpecMount, SpecOptions};
 use wharf_messages::Answer;
 
@@ -51,6 +52,10 @@ pub struct SpecFlags {
     #[arg(long = "device", value_name = "PATH", help_heading = "File system options")]
     devices: Vec<PathBuf>,
 
+    /// An NVIDIA device by its number, by way of nvidia-container-cli; may be repeated
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "File system options")]
+    gpus: Vec<i64>,
+
     /// Use the host's network
     #[arg(long, help_heading = "Isolation options")]
     pub net_host: bool,
@@ -79,6 +84,9 @@ pub struct SpecFlags {
     #[arg(long, value_name = "NAME", help_heading = "Isolation options")]
     apparmor_profile: Option<String>,
 
+    /// Confine it by the default AppArmor profile, loaded by this name if no profile of this name is
+    #[arg(long, value_name = "NAME", help_heading = "Isolation options")]
+    apparmor_default_profile: Option<String>,
     /// A user namespace of its own.
     #[command(flatten)]
     pub maps: MapFlags,
@@ -113,29 +121,31 @@ pub struct SpecFlags {
 
     // What ctr has and wharf has not: known, so that it is refused by name and never passed over.
     #[arg(long, hide = true)]
-    gpus: Option<String>,
-    #[arg(long, hide = true)]
-    apparmor_default_profile: Option<String>,
-    #[arg(long, hide = true)]
     checkpoint: Option<String>,
 }
 
 impl SpecFlags {
-    /// Refuses flags of `ctr` whose function is not there.
+    /// Refuses the flag of `ctr` whose function is another command's.
     ///
     /// # Errors
-    /// Names the flag.
+    /// Names the flag, and the command.
     pub fn check(&self) -> Outcome {
-        for (flag, is_given) in [
-            ("gpus", self.gpus.is_some()),
-            ("apparmor-default-profile", self.apparmor_default_profile.is_some()),
-            ("checkpoint", self.checkpoint.is_some()),
-        ] {
-            if is_given {
-                return Err(Failure::new(format!("flag --{flag} is not supported by wharf: not implemented")));
-            }
+        match self.checkpoint {
+            Some(_) => Err(Failure::new("flag --checkpoint is not supported by wharf: not implemented")),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Loads the AppArmor profile that is to be there.
+    ///
+    /// # Errors
+    /// If there is none and it cannot be loaded, or another is asked for as well.
+    pub fn load_profile(&self) -> Outcome {
+        match (given(&self.apparmor_default_profile), given(&self.apparmor_profile)) {
+            (None, _) => Ok(()),
+            (Some(_), Some(_)) => Err(Failure::new("apparmor-profile conflicts with apparmor-default-profile")),
+            (Some(name), None) => Ok(apparmor::load_default(&name)?),
+        }
     }
 
     /// The options for the spec.
@@ -154,18 +164,17 @@ impl SpecFlags {
         if let Some(capability) = self.cap_add.iter().chain(&self.cap_drop).find(|name| !name.starts_with("CAP_")) {
             return Err(Failure::new(format!("capabilities must be specified with 'CAP_' prefix: {capability}")));
         }
-        let text = |of: &Option<String>| of.clone().filter(|text| !text.is_empty());
         Ok(SpecOptions {
             args,
             env: self.env.clone(),
             env_files: self.env_file.clone(),
-            cwd: text(&self.cwd),
-            user: text(&self.user),
-            hostname: text(&self.hostname),
+            cwd: given(&self.cwd),
+            user: given(&self.user),
+            hostname: given(&self.hostname),
             tty: self.tty,
             rootfs,
             read_only: self.read_only,
-            rootfs_propagation: text(&self.rootfs_propagation),
+            rootfs_propagation: given(&self.rootfs_propagation),
             mounts: self.mounts.clone(),
             host_network: self.net_host,
             privileged: self.privileged,
@@ -173,7 +182,8 @@ impl SpecFlags {
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
             seccomp,
-            apparmor_profile: text(&self.apparmor_profile),
+            apparmor_profile: given(&self.apparmor_default_profile).or_else(|| given(&self.apparmor_profile)),
+            gpus: self.gpus.clone(),
             devices: self.devices.clone(),
             annotations: labels::read_strictly(&self.annotations)?,
             rlimits: self.rlimits()?,
@@ -187,15 +197,20 @@ impl SpecFlags {
             cpu_quota_us: (self.cpu_quota != -1).then_some(self.cpu_quota),
             cpu_period_us: (self.cpu_period != 0).then_some(self.cpu_period),
             cpu_shares: (self.cpu_shares != 0).then_some(self.cpu_shares),
-            cpuset_cpus: text(&self.cpuset_cpus),
-            cpuset_mems: text(&self.cpuset_mems),
-            rdt_class: text(&self.rdt_class),
+            cpuset_cpus: given(&self.cpuset_cpus),
+            cpuset_mems: given(&self.cpuset_mems),
+            rdt_class: given(&self.rdt_class),
         })
     }
 
     fn rlimits(&self) -> Answer<Vec<Rlimit>> {
         self.rlimit_nofile.iter().map(|limit| Rlimit::parse(&format!("nofile={limit}"))).collect()
     }
+}
+
+/// An empty text is none.
+fn given(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -224,7 +239,7 @@ mod tests {
     #[test]
     fn flags_become_options() {
         let base = || SpecOptions { cpu_shares: Some(1024), ..SpecOptions::default() };
-        let table: [(&str, SpecOptions); 12] = [
+        let table: [(&str, SpecOptions); 14] = [
             ("-t --cwd /srv", SpecOptions { tty: true, cwd: Some("/srv".into()), ..base() }),
             ("--env A=1 --env B=2", SpecOptions { env: vec!["A=1".into(), "B=2".into()], ..base() }),
             ("--net-host --privileged", SpecOptions { host_network: true, privileged: true, ..base() }),
@@ -237,6 +252,8 @@ mod tests {
                 "--seccomp --seccomp-profile p.json",
                 SpecOptions { seccomp: Seccomp::Profile("p.json".into()), ..base() },
             ),
+            ("--gpus 0 --gpus 2", SpecOptions { gpus: vec![0, 2], ..base() }),
+            ("--apparmor-default-profile a", SpecOptions { apparmor_profile: Some("a".into()), ..base() }),
             ("--cgroup=", SpecOptions { cgroup: Some(String::new()), ..base() }),
             ("--allow-new-privs --read-only", SpecOptions { new_privileges: true, read_only: true, ..base() }),
             (
@@ -250,14 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_refused_by_name() {
-        for line in ["--gpus 0", "--apparmor-default-profile x"] {
-            let text = options(line).unwrap_err().text.unwrap();
-            let flag = line.split(' ').next().unwrap();
-            assert!(text.contains(flag) && text.ends_with("not implemented"), "{text}");
-        }
+    fn what_makes_no_sense_is_refused_by_name() {
+        assert!(options("--checkpoint x").unwrap_err().text.unwrap().contains("--checkpoint"));
         assert!(options("--seccomp-profile p.json").is_err());
         assert!(options("--cap-add SYS_ADMIN").is_err());
         assert!(options("--annotation a").is_err());
+        let both = Line::try_parse_from(["run", "--apparmor-profile=a", "--apparmor-default-profile=b"]).unwrap().flags;
+        assert!(both.load_profile().unwrap_err().text.unwrap().contains("conflicts"));
+        assert!(Line::try_parse_from(["run", "--gpus", "all"]).is_err());
     }
 }
