@@ -34,6 +34,7 @@ mod refusals;
 mod restart;
 mod roots;
 mod run;
+mod run_flags;
 mod sharing;
 mod streaming;
 mod suites;

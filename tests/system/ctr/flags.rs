@@ -117,7 +117,9 @@ exec unshare --net --mount --propagation private sh -ec '
         mkdir -p "$0/over/$each/upper" "$0/over/$each/work"
         mount -t overlay -o "lowerdir=/$each,upperdir=$0/over/$each/upper,workdir=$0/over/$each/work" overlay "/$each"
     done
-    mkdir -p /etc/cni/net.d
+    mkdir -p /etc/cni
+    mount -t tmpfs tmpfs /etc/cni
+    mkdir /etc/cni/net.d
     [ ! -d "$0/net.d" ] || cp "$0"/net.d/* /etc/cni/net.d/
     ip link set lo up
     exec "$@"
@@ -157,7 +159,7 @@ echo nonsense >net.d/20-not-read.conf"#),
                     ctr t exec --exec-id y web ping -c 1 -w 20 10.88.7.1 | grep -o "1 packets received"
                     find /var/lib/cni/results -type f | sed "s,.*/,,"
                     ctr t kill -s 9 web; until ctr t ls | grep -q STOPPED; do sleep 0.05; done; ctr t rm web; ctr c rm web
-                    ip -o link show master cni0 | wc -l
+                    until [ $(ip -o link show master cni0 | wc -l) = 0 ]; do sleep 0.05; done
                 '"#),
             // A client that detaches leaves what the network keeps; one that stays gives it back.
             sh("ls ipam/bridged | grep ^10; rm ipam/bridged/10*"),

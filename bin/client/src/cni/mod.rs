@@ -93,10 +93,11 @@ impl Network {
     /// is nothing.
     ///
     /// # Errors
-    /// As [`Network::add`].
+    /// As [`Network::add`]: the first one, after all plugins had their turn.
     pub fn remove(&self, container: &str) -> Answer<()> {
         let kept = self.kept(container);
         let answer = if self.config.gives_answers_back()? { kept.read()? } else { None };
+        let mut first = Ok(());
         for plugin in self.config.plugins.iter().rev() {
             let call = self.call(Command::Delete, container, "");
             match call.run(plugin.kind(), &self.input(plugin, answer.clone())) {
@@ -104,10 +105,11 @@ impl Network {
                 // Plugins do not agree on what to say of a namespace that is gone, or of what was removed already.
                 Err(refusal)
                     if refusal.is(plugin::FAILED) && GONE.iter().any(|words| refusal.detail.contains(words)) => {}
-                Err(refusal) => return Err(refusal.context(failed(plugin, "delete"))),
+                Err(refusal) => first = first.and(Err(refusal.context(failed(plugin, "delete")))),
             }
         }
-        kept.remove()
+        // What is kept serves who tries again.
+        first.and_then(|()| kept.remove())
     }
 
     fn call<'a>(&'a self, command: Command, container: &'a str, namespace: &'a str) -> Call<'a> {

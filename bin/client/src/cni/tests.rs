@@ -109,7 +109,10 @@ fn plugins_that_fail_are_told_of_in_their_words() {
     let network = made.network().unwrap();
     let refusal = network.add("default-web", "/netns").unwrap_err();
     assert!(refusal.detail.contains("plugin type=\"two\" failed (add): failed to find plugin \"two\""), "{refusal}");
+    // The others have their turn all the same.
+    made.log();
     assert!(network.remove("default-web").is_err());
+    assert!(made.log()[0].starts_with("one DEL default-web"));
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl ContainerFlags {
         let mut prepare = PrepareSnapshot {
             snapshotter: snapshotter.clone(),
             key: SnapshotKey::new(what.id.as_str())?,
-            parent: Some(layers.clone()),
+            parent: Some(layers),
             labels: labels::read(&self.snapshotter_labels),
         };
         let needs_users = builder.needs_users();
@@ -236,17 +236,13 @@ impl ContainerFlags {
             Some(maps) if !self.spec.maps.remap_labels => {
                 // Nothing refers to what is made on the way.
                 let leased = Leased::take(client).await?;
-                let made = async {
-                    prepare.parent = Some(maps.parent(&leased.client, snapshotter.as_ref(), &layers).await?);
-                    create_on_snapshot(&leased.client, prepare, needs_users, finish).await
-                };
-                let made = made.await;
+                let made = create_on_snapshot(&leased.client, Some(maps), prepare, needs_users, finish).await;
                 leased.end().await;
                 made
             }
             maps => {
                 prepare.labels.extend(maps.map(|maps| maps.labels()).unwrap_or_default());
-                create_on_snapshot(client, prepare, needs_users, finish).await
+                create_on_snapshot(client, None, prepare, needs_users, finish).await
             }
         };
         Ok(made?)
@@ -340,16 +336,21 @@ fn container_labels(asked: Labels, image: &ResolvedImage, config: &ImageConfig) 
     labels
 }
 
-/// Makes the snapshot and then the container; `finish` makes its record. The snapshot comes first, since the users that
+/// Makes the snapshot, on layers with other owners if there are maps, and then the container; `finish` makes its record.
+/// The snapshot comes first, since the users that
 /// the spec needs are in it.
 async fn create_on_snapshot(
     client: &Client,
+    maps: Option<Maps>,
     prepare: PrepareSnapshot,
     needs_users: bool,
     finish: impl FnOnce(&Users) -> Answer<Container>,
 ) -> Answer<Container> {
     let (snapshotter, key) = (prepare.snapshotter.clone(), prepare.key.clone());
-    let mounts = client.call(prepare).await?;
+    let mounts = match maps {
+        Some(maps) => maps.prepare(client, prepare).await?,
+        None => client.call(prepare).await?,
+    };
     let created = async {
         let users = if needs_users { Users::of_mounts(&mounts)? } else { Users::default() };
         let mut container = finish(&users)?;

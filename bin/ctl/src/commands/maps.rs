@@ -4,8 +4,8 @@ use crate::failure::{Outcome, warn};
 use clap::Args;
 use wharf_client::{Client, owners, spec::IdMap};
 use wharf_messages::{
-    Answer, Labels, Refusal, RefusalKind, SnapshotKey, SnapshotterName,
-    snapshot::{CommitSnapshot, GID_MAPPING_LABEL, PrepareSnapshot, RemoveSnapshot, StatSnapshot, UID_MAPPING_LABEL},
+    Answer, Labels, Mount, Refusal, RefusalKind, SnapshotKey,
+    snapshot::{CommitSnapshot, GID_MAPPING_LABEL, PrepareSnapshot, RemoveSnapshot, UID_MAPPING_LABEL},
 };
 
 /// The flags of a user namespace.
@@ -79,59 +79,62 @@ impl Maps {
         Labels::from([label(UID_MAPPING_LABEL, &self.uids), label(GID_MAPPING_LABEL, &self.gids)])
     }
 
-    /// The image's layers with the owners that the namespace's root has outside: makes that snapshot if it is not there.
+    /// Makes a snapshot on the image's layers as the namespace's root would own them, and these if they are not there.
+    /// The client has to have a lease, for nothing refers to them until then.
     ///
     /// # Errors
     /// The daemon's refusal, or what mounting and changing owners refuse; then nothing is left.
     ///
     /// # Spec
-    /// containerd `WithRemappedSnapshot`: the name of the snapshot.
-    pub async fn parent(
-        &self,
-        client: &Client,
-        snapshotter: Option<&SnapshotterName>,
-        layers: &SnapshotKey,
-    ) -> Answer<SnapshotKey> {
+    /// containerd `WithRemappedSnapshot`: the names of the snapshots.
+    pub async fn prepare(&self, client: &Client, prepare: PrepareSnapshot) -> Answer<Vec<Mount>> {
+        let layers =
+            prepare.parent.clone().ok_or_else(|| Refusal::internal("a snapshot without the layers it stands on"))?;
         let name = SnapshotKey::new(format!("{layers}-{}-{}", self.uids.host_id, self.gids.host_id))?;
-        match client.call(StatSnapshot { snapshotter: snapshotter.cloned(), key: name.clone() }).await {
-            Ok(_) => return Ok(name),
+        let on_mapped = PrepareSnapshot { parent: Some(name.clone()), ..prepare.clone() };
+        match client.call(on_mapped.clone()).await {
             Err(refusal) if refusal.is(RefusalKind::NotFound) => {}
-            Err(refusal) => return Err(refusal),
+            other => return other,
         }
-        let key = SnapshotKey::new(format!("{name}-remap"))?;
-        let prepare = PrepareSnapshot {
-            snapshotter: snapshotter.cloned(),
-            key: key.clone(),
-            parent: Some(layers.clone()),
-            labels: Labels::new(),
+        self.map(client, &prepare, &name).await?;
+        client.call(on_mapped).await
+    }
+
+    /// Makes the layers that the namespace's root owns.
+    async fn map(&self, client: &Client, container: &PrepareSnapshot, name: &SnapshotKey) -> Answer<()> {
+        let PrepareSnapshot { snapshotter, key: own, parent, .. } = container.clone();
+        let prepare = async |key: SnapshotKey| {
+            let (snapshotter, parent, labels) = (snapshotter.clone(), parent.clone(), Labels::new());
+            let mounts = client.call(PrepareSnapshot { snapshotter, key: key.clone(), parent, labels }).await?;
+            Answer::Ok((key, mounts))
         };
-        let shifted = async {
-            let mounts =
-                client.call(prepare).await.map_err(|refusal| match refusal.is(RefusalKind::AlreadyExists) {
-                    true => Refusal { detail: format!("{}: is another client making it?", refusal.detail), ..refusal },
-                    false => refusal,
-                })?;
-            let done = owners::shift(&mounts, self.uids.host_id, self.gids.host_id);
-            let commit = CommitSnapshot {
-                snapshotter: snapshotter.cloned(),
-                name: name.clone(),
-                key: key.clone(),
-                labels: Labels::new(),
-                parent: None,
-            };
-            let done = match done {
-                Ok(()) => client.call(commit).await,
-                Err(refusal) => Err(refusal),
-            };
-            if done.is_err() {
-                let remove = RemoveSnapshot { snapshotter: snapshotter.cloned(), key: key.clone() };
-                if let Err(left) = client.call(remove).await {
-                    warn(format!("snapshot {key} is left over: {left}"));
-                }
+        let (key, mounts) = match prepare(SnapshotKey::new(format!("{name}-remap"))?).await {
+            // Another client is making the same, or has died over it: who is done first is as good.
+            Err(refusal) if refusal.is(RefusalKind::AlreadyExists) => {
+                prepare(SnapshotKey::new(format!("{name}-remap-{own}"))?).await?
             }
-            done
+            other => other?,
         };
-        shifted.await.map(|_| name)
+        let commit = CommitSnapshot {
+            snapshotter: snapshotter.clone(),
+            name: name.clone(),
+            key: key.clone(),
+            labels: Labels::new(),
+            parent: None,
+        };
+        let made = match owners::shift(&mounts, self.uids.host_id, self.gids.host_id) {
+            Ok(()) => client.call(commit).await.map(drop),
+            Err(refusal) => Err(refusal),
+        };
+        if made.is_err()
+            && let Err(left) = client.call(RemoveSnapshot { snapshotter, key: key.clone() }).await
+        {
+            warn(format!("snapshot {key} is left over: {left}"));
+        }
+        match made {
+            Err(refusal) if refusal.is(RefusalKind::AlreadyExists) => Ok(()),
+            made => made,
+        }
     }
 }
 
