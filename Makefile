@@ -5,7 +5,7 @@
 # make crash      panics at every message, and dies at every failpoint and sync, one by one
 # make load       runs a thousand containers under panics and a SIGKILL
 # make bench      compares with Debian's containerd
-# make fuzz       lets libFuzzer search each fuzz target for EACH seconds (60), or those that ONLY names
+# make fuzz       lets libFuzzer search what reads strangers' bytes, EACH seconds (60) a target, or those that ONLY names
 #
 # Each installs what it needs and is missing (see .setup).
 
@@ -44,24 +44,25 @@ install: build
 demo: build
 	tests/demo.sh target/bin
 
-test: setup-test fmt lint doc unit system
+test: setup-test fmt lint doc unit system fuzz
 
 bench: build setup-test
 	WHARF_BIN_DIR=$(CURDIR)/target/bin $(CARGO) bench --locked -p wharf-tests --features system --bench peers -- $(ONLY)
 
-# What it finds it leaves in artifacts/, beside its manifest, and what it has learnt in target/fuzz/corpus. No sanitizer, so
-# that the stable toolchain will do: what is looked for are panics, hangs and memory without bounds.
+# A target a core. What strangers reach most easily is searched for EACH seconds, what is rarer and smaller for a sixth of
+# that. What it finds it leaves in tests/fuzz/artifacts, and what it has learnt in target/fuzz. No sanitizer, so that the
+# stable toolchain will do: what is looked for are panics, hangs and memory without bounds. (Where cargo-fuzz is installed,
+# `cargo fuzz run --fuzz-dir tests/fuzz --features libfuzzer --sanitizer none TARGET` is the same, all built anew.)
 EACH ?= 60
-FUZZ = tests/fuzz/libfuzzer
+FUZZ_FIRST = frames filters references spec manifest layer
+FUZZ_ALL = $(FUZZ_FIRST) $(filter-out $(FUZZ_FIRST),$(notdir $(wildcard tests/fuzz/seeds/*)))
 fuzz:
 	./.setup fuzz
-	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
-	for target in $(or $(ONLY),$(notdir $(wildcard tests/fuzz/seeds/*))); do \
-		mkdir -p target/fuzz/corpus/$$target; \
-		$(CARGO) fuzz run --fuzz-dir $(FUZZ) --target-dir target/fuzz --sanitizer none $$target \
-			target/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
-			-max_total_time=$(EACH) -max_len=65536 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1; \
-	done
+	CARGO_INCREMENTAL=0 RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/fuzz/rustc.sh \
+		$(CARGO) build --locked --workspace --features wharf-fuzz/libfuzzer $(addprefix --bin ,$(FUZZ_ALL))
+	for target in $(or $(ONLY),$(FUZZ_ALL)); do \
+		case " $(FUZZ_FIRST) $(ONLY) " in *" $$target "*) echo $$target $(EACH);; *) echo $$target $$((($(EACH) + 5) / 6));; esac; \
+	done | xargs -n2 -P$$(nproc) tests/fuzz/search.sh
 
 fmt:
 	$(CARGO) fmt --all --check

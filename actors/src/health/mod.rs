@@ -243,16 +243,24 @@ impl HealthActor {
 
 /// The check's command as a process of the container: who it is and what it may are the first process's.
 fn process(container: &Container, check: &HealthCheck) -> Answer<Any> {
-    let bad = |why: &str| Refusal::invalid(format!("spec of container {}: {why}", container.id));
-    let spec = container.spec.as_ref().ok_or_else(|| bad("there is none"))?;
-    let mut spec: serde_json::Value = serde_json::from_slice(&spec.value).map_err(|error| bad(&error.to_string()))?;
+    let spec = container.spec.as_ref().ok_or_else(|| Refusal::invalid("there is none"));
+    spec.and_then(|spec| process_of(&spec.value, check.command().unwrap_or_default()))
+        .map_err(|refusal| refusal.context(format!("spec of container {}", container.id)))
+}
+
+/// A command as a process of the container that a spec is of, without a terminal.
+///
+/// # Errors
+/// `InvalidArgument` for what is no spec, or one without a process.
+pub fn process_of(spec_json: &[u8], command: Vec<String>) -> Answer<Any> {
+    let bad = |error: serde_json::Error| Refusal::invalid(error.to_string());
+    let mut spec: serde_json::Value = serde_json::from_slice(spec_json).map_err(bad)?;
     let process = spec.get_mut("process").and_then(serde_json::Value::as_object_mut);
-    let process = process.ok_or_else(|| bad("it has no process"))?;
-    process.insert("args".to_owned(), check.command().unwrap_or_default().into());
+    let process = process.ok_or_else(|| Refusal::invalid("it has no process"))?;
+    process.insert("args".to_owned(), command.into());
     process.insert("terminal".to_owned(), false.into());
     process.remove("commandLine");
-    let json = serde_json::to_vec(process).map_err(|error| bad(&error.to_string()))?;
-    Ok(Any::new(Any::PROCESS, json))
+    Ok(Any::new(Any::PROCESS, serde_json::to_vec(process).map_err(bad)?))
 }
 
 impl Actor for HealthActor {

@@ -19,6 +19,8 @@
 pub mod machine;
 mod work;
 
+pub use work::wants_terminal;
+
 use crate::{
     journal::Journal,
     runtime::{Actor, Clock, Ctx, Handle, Handler, JobToken, Scoped, Supervised, Tell},

@@ -103,7 +103,9 @@ fn streams(container: &Container) -> Stdio {
     Stdio { stdin: String::new(), stderr: if terminal { String::new() } else { uri.clone() }, stdout: uri, terminal }
 }
 
-fn wants_terminal(spec_json: &[u8]) -> bool {
+/// Whether a container's spec says that its process has a terminal.
+#[must_use]
+pub fn wants_terminal(spec_json: &[u8]) -> bool {
     #[derive(Default, serde::Deserialize)]
     #[serde(default)]
     struct Process {

@@ -3,31 +3,15 @@
 use std::path::Path;
 use wharf_actors::{
     drivers::registry::{check_challenge, check_docker_config, check_hosts},
+    health,
     image_graph::{self, ImageConfig, Node},
+    restart,
 };
-use wharf_client::spec::{self, SpecBuilder, SpecOptions, Users};
+use wharf_client::spec::{self, ExecOptions, SpecBuilder, SpecOptions, Users};
 use wharf_messages::{
-    ContainerId, Descriptor, Digest, Namespace, Platform, RefusalKind, descriptor::media_type, image::PlatformChoice,
+    Any, ContainerId, Descriptor, Digest, Namespace, Platform, RefusalKind, descriptor::media_type,
+    image::PlatformChoice,
 };
-
-/// Words of manifests and configs.
-pub const WORDS: &[&str] = &[
-    "\"schemaVersion\":2",
-    "\"mediaType\":",
-    "\"config\":",
-    "\"layers\":[",
-    "\"manifests\":[",
-    "\"digest\":\"sha256:",
-    "\"size\":",
-    "\"platform\":",
-    "\"fsLayers\":",
-    "\"rootfs\":",
-    "\"diff_ids\":",
-    "\"os\":\"linux\"",
-    "null",
-    "-1",
-    "18446744073709551616",
-];
 
 fn described(kind: &str, data: &[u8]) -> Descriptor {
     Descriptor::new(kind, Digest::new(format!("sha256:{}", "0".repeat(64))).unwrap(), data.len() as u64)
@@ -79,6 +63,27 @@ pub fn config(data: &[u8]) {
     let process = made.process().as_ref().unwrap();
     assert!(process.args().as_ref().is_some_and(|args| !args.is_empty()), "a container without a command");
     assert!(process.cwd().is_absolute(), "{:?}", process.cwd());
+}
+
+/// A container's runtime spec, as clients read it (the shim's type is the same), and what the daemon takes out of it.
+pub fn runtime_spec(data: &[u8]) {
+    let terminal = restart::wants_terminal(data);
+    let check = health::process_of(data, vec!["true".to_owned()]);
+    let Ok(read) = spec::from_any(&Any::new(Any::SPEC, data)) else { return };
+    assert_eq!(spec::from_any(&spec::to_any(&read).unwrap()).unwrap(), read);
+    let process = read.process().as_ref();
+    assert_eq!(terminal, process.is_some_and(|process| process.terminal() == Some(true)));
+    // A check may be refused where a spec is not: for numbers out of range where nobody looks for any.
+    let options = ExecOptions { args: vec!["true".to_owned()], env: vec!["A=1".to_owned()], ..ExecOptions::default() };
+    let exec = options.process(&read, &Users::default());
+    assert_eq!(exec.is_ok(), process.is_some());
+    for made in [check, exec].into_iter().flatten() {
+        let json = [br#"{"ociVersion":"1.0.2","process":"#, &made.value[..], b"}"].concat();
+        let made = spec::from_any(&Any::new(Any::SPEC, json)).unwrap();
+        let made = made.process().as_ref().unwrap();
+        assert_eq!(made.args().as_deref(), Some(&["true".to_owned()][..]));
+        assert_eq!(Some(made.cwd()), process.map(|process| process.cwd()));
+    }
 }
 
 /// A `hosts.toml`, in a folder that does not exist.

@@ -1,5 +1,6 @@
-//! What the sockets and the command lines bring: frames, filters, references.
+//! What the sockets and the command lines bring: frames, filters, references, what shims say.
 
+use wharf_actors::drivers::shim::{check_answer, check_event, checkpoint_path, restore_path};
 use wharf_messages::{
     ContainerId, Digest, ImageName, IngestRef, LeaseId, Namespace, Platform, Refusal, RefusalKind, SnapshotKey,
     SnapshotterName, codec,
@@ -120,4 +121,27 @@ pub fn references(data: &[u8]) {
         };
     }
     ids!(ContainerId Digest ImageName IngestRef LeaseId Namespace SnapshotKey SnapshotterName);
+}
+
+/// What a shim says when it starts, an event that it publishes, or a runtime's options: the first byte says which.
+pub fn shim(data: &[u8]) {
+    let Some((which, bytes)) = data.split_first() else { return };
+    match which % 3 {
+        0 => {
+            if let Ok((address, version)) = check_answer(bytes) {
+                assert!(address.starts_with("unix://") && matches!(version, 2 | 3), "{address:?} {version}");
+            }
+        }
+        1 => {
+            if let Ok(event) = check_event(bytes) {
+                assert!(event.topic.starts_with('/'), "{:?}", event.topic);
+                assert_eq!(Namespace::new(event.namespace.as_str()), Ok(event.namespace));
+            }
+        }
+        _ => {
+            let any = |kind: &str| Any::new(format!("types.containerd.io/containerd.runc.v1.{kind}"), bytes);
+            let _ = restore_path(Some(&any("Options")));
+            let _ = checkpoint_path(Some(&any("CheckpointOptions")));
+        }
+    }
 }

@@ -191,6 +191,14 @@ fn parse_answer(output: &[u8]) -> Answer<(String, u32)> {
     checked(result.address, u32::try_from(result.version).unwrap_or(0), &result.protocol)
 }
 
+/// Reads what a shim's `start` printed; answers where it listens, and its version.
+///
+/// # Errors
+/// `InvalidArgument` for what is no answer, `NotImplemented` for a protocol or a version that is not known.
+pub fn check_answer(output: &[u8]) -> Answer<(String, u32)> {
+    parse_answer(output)
+}
+
 fn encode_any(any: &Any) -> Answer<Vec<u8>> {
     super::connection::any(any)
         .write_to_bytes()

@@ -6,6 +6,7 @@
 use async_trait::async_trait;
 use containerd_shim_protos::{
     api,
+    protobuf::Message,
     shim_async::{Client, Events, EventsClient, create_events},
     ttrpc::{self, r#async::Server},
 };
@@ -127,6 +128,15 @@ fn parse(request: api::ForwardRequest) -> Answer<ShimEvent> {
         topic: envelope.topic,
         payload: Any { type_url: payload.type_url, value: payload.value },
     })
+}
+
+/// Reads an event as a shim sends it.
+///
+/// # Errors
+/// `InvalidArgument` for what is none.
+pub fn check_event(request: &[u8]) -> Answer<ShimEvent> {
+    let request = api::ForwardRequest::parse_from_bytes(request).map_err(|e| Refusal::invalid(e.to_string()))?;
+    parse(request)
 }
 
 fn status(code: ttrpc::Code, refusal: &Refusal) -> ttrpc::Error {

@@ -18,8 +18,9 @@ mod options;
 mod tests;
 
 pub use binary::{ShimBinaries, search_path};
+pub use bootstrap::check_answer;
 pub use bundle::{Bundle, ExitRecord};
-pub use events::{ShimEvent, ShimEvents, forward};
+pub use events::{ShimEvent, ShimEvents, check_event, forward};
 pub use launcher::{ProcessShims, ShimSettings};
 pub use options::{checkpoint_path, restore_path};
 

@@ -1,0 +1,5 @@
+//! See the function that it calls.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wharf_fuzz::layers::layer(data));
