@@ -59,7 +59,7 @@ FUZZ_ALL = $(FUZZ_FIRST) $(filter-out $(FUZZ_FIRST),$(notdir $(wildcard tests/fu
 fuzz:
 	./.setup fuzz
 	CARGO_INCREMENTAL=0 RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/fuzz/rustc.sh \
-		$(CARGO) build --locked --workspace --features wharf-fuzz/libfuzzer $(addprefix --bin ,$(FUZZ_ALL))
+		$(CARGO) build --locked --workspace --features wharf-fuzz/libfuzzer $(addprefix --bin ,$(FUZZ_ALL)) --test seeds
 	for target in $(or $(ONLY),$(FUZZ_ALL)); do \
 		case " $(FUZZ_FIRST) $(ONLY) " in *" $$target "*) echo $$target $(EACH);; *) echo $$target $$((($(EACH) + 5) / 6));; esac; \
 	done | xargs -n2 -P$$(nproc) tests/fuzz/search.sh
@@ -75,7 +75,8 @@ doc:
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 # The whole workspace is named each time, so that every step finds what the one before has built: cargo chooses the
-# features of dependencies by what is built together.
+# features of dependencies by what is built together. For the same reason the steps that need no test name one: without
+# any, what only tests want of tokio and the like is not wanted, and half of the crates are built again.
 unit:
 	$(RUN_TESTS) --workspace
 	$(CARGO) test --locked --workspace --doc
@@ -83,7 +84,7 @@ unit:
 # The tests' binaries are built for debugging. The shim is static as it is installed, and without debug information: it
 # copies itself into memory for each verb of the runtime.
 test-bins: setup
-	$(CARGO) build --locked --workspace --bins
+	$(CARGO) build --locked --workspace --bins --test architecture
 	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=symbols $(SHIM_CARGO) --features failpoints
 	$(call gather,target/test-bin,debug,debug)
 
