@@ -167,6 +167,10 @@ impl Handler<Ask<PrepareSnapshot>> for SnapshotActor {
 
     fn handle(&mut self, ask: Ask<PrepareSnapshot>, ctx: &mut Ctx<Self>) {
         let Ask { meta, call, reply } = ask;
+        // What is no step of unpacking becomes a container's root, most likely.
+        if call.parent.is_some() && !call.labels.contains_key(SNAPSHOT_REF_LABEL) {
+            self.deps.shims.expect_launch();
+        }
         let new = New::of(SnapshotKind::Active, call.parent, call.labels, meta);
         self.answer(reply, ctx, make(Arc::clone(&self.deps), self.path.clone(), new));
     }

@@ -11,7 +11,10 @@
 
 use crate::{
     Wharf,
-    drivers::snapshotter::{Placement, Snapshotter, backend_labels},
+    drivers::{
+        shim::ShimLauncher,
+        snapshotter::{Placement, Snapshotter, backend_labels},
+    },
     journal::Journal,
     root::Fixed,
     runtime::{Actor, Ask, ChildSpec, Ctx, Handler, Plural, Pool, Router, Supervised, blocking},
@@ -262,6 +265,8 @@ pub struct SnapshotDeps {
     pub snapshotters: Snapshotters,
     /// For measuring, copying and deleting trees.
     pub pool: Pool,
+    /// Told of containers' roots, for their tasks.
+    pub shims: Arc<dyn ShimLauncher>,
 }
 
 /// Names one snapshot.
@@ -367,6 +372,7 @@ impl Fixed for Snapshots {
             journal: wharf.journal.clone(),
             snapshotters: wharf.drivers.snapshotters.clone(),
             pool: wharf.pool.clone(),
+            shims: Arc::clone(&wharf.drivers.shims),
         }))
     }
 }

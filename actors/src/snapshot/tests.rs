@@ -143,6 +143,21 @@ fn what_is_there_already_is_leased_all_the_same() {
 }
 
 #[test]
+fn a_container_s_root_announces_its_launch() {
+    on_each(async |on| {
+        on.prepare("a", None).await.unwrap();
+        on.commit("a", "chain").await.unwrap();
+        let target = Labels::from([(SNAPSHOT_REF_LABEL.to_owned(), "next".to_owned())]);
+        let step = PrepareSnapshot { labels: target, ..on.prepared("extract", Some("chain")) };
+        on.whole.call(meta(), step).await.unwrap();
+        on.view("look", Some("chain")).await.unwrap();
+        assert!(on.whole.shims.calls().is_empty(), "none of these becomes a container's root");
+        on.prepare("root", Some("chain")).await.unwrap();
+        assert_eq!(on.whole.shims.calls(), ["expect_launch"]);
+    });
+}
+
+#[test]
 fn of_two_who_prepare_one_key_one_gets_it() {
     on_each(async |on| {
         let (a, b) = tokio::join!(on.prepare("a", None), on.prepare("a", None));

@@ -82,6 +82,7 @@ impl<'w> Whole<'w> {
             journal: journal.clone(),
             snapshotters: snapshotters.clone(),
             pool: pool.clone(),
+            shims: Arc::clone(&drivers.shims),
         };
         let snapshots = world.start(<Snapshots as Fixed>::SPEC, Snapshots::new(Arc::new(deps))).await;
         let deps = ImageDeps {

@@ -246,6 +246,10 @@ impl ShimLauncher for FakeShims {
         format!("/fake/{task}")
     }
 
+    fn expect_launch(&self) {
+        self.state().calls.push("expect_launch".to_owned());
+    }
+
     async fn launch(&self, launch: Launch) -> Answer<(ShimAddress, Arc<dyn Shim>)> {
         self.come("launch".to_owned()).await?;
         let task = launch.task;

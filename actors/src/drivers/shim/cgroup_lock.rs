@@ -1,9 +1,9 @@
 //! Gets the kernel ready for a new container's processes to be moved into their cgroups.
 //!
 //! Whoever moves a process between cgroups takes a lock for writing that forks take for reading, and the first writer in a
-//! while waits for a grace period of RCU: 8 ms of the 25 that a container took to be created where this was measured.
-//! Writers that follow within the next grace period do not wait. So we are the first, while the shim is still starting: we
-//! move ourselves to where we are.
+//! while waits for a grace period of RCU, and with it all who make a cgroup: 8 ms of the 25 that a container took to be
+//! created where this was measured. Writers that follow within the next grace period do not wait. So we are the first, as
+//! soon as a container is in the making, and again when its shim starts: we move ourselves to where we are.
 //!
 //! # Source
 //! Linux, `kernel/cgroup/cgroup.c` (`cgroup_attach_lock`) and `kernel/rcu/sync.c`.

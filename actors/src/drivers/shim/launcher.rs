@@ -128,6 +128,10 @@ impl ShimLauncher for ProcessShims {
         self.bundle(task).path().to_string_lossy().into_owned()
     }
 
+    fn expect_launch(&self) {
+        cgroup_lock::prepare();
+    }
+
     async fn launch(&self, launch: Launch) -> Answer<(ShimAddress, Arc<dyn Shim>)> {
         let wanted = if launch.runtime_path.is_empty() { &launch.runtime.name } else { &launch.runtime_path };
         let binary = self.binaries.find(wanted)?;

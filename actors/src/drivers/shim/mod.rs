@@ -129,6 +129,9 @@ pub trait ShimLauncher: Send + Sync {
     /// The bundle's folder of a task, whether it exists or not.
     fn bundle_path(&self, task: &TaskId) -> String;
 
+    /// Told when a container is in the making: what a launch would wait for may begin now. Answers at once.
+    fn expect_launch(&self);
+
     /// Makes the bundle and starts its shim. On an error nothing is left of either.
     ///
     /// # Errors
