@@ -129,7 +129,7 @@ impl GcDeps {
             freed(self.snapshotters.sweep(store).map(|()| 0));
         }
         for backend in self.snapshotters.backends() {
-            freed(backend.empty_trash().map(|()| 0));
+            freed(backend.collected().map(|()| 0));
         }
         (freed_bytes, left)
     }

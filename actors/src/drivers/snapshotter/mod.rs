@@ -122,6 +122,14 @@ pub trait Snapshotter: Send + Sync {
     /// What the disk says; what could not be deleted stays for the next time.
     fn empty_trash(&self) -> Answer<()>;
 
+    /// Told at the end of each collection: what was removed since the last one may go now.
+    ///
+    /// # Errors
+    /// As [`Self::empty_trash`]: the collection is done again.
+    fn collected(&self) -> Answer<()> {
+        self.empty_trash()
+    }
+
     /// Moves the folders that nobody knows, and what was half made, into the trash; answers their numbers.
     ///
     /// # Errors

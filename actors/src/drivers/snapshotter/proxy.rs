@@ -23,6 +23,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 use tonic::Request;
@@ -52,6 +53,8 @@ pub struct Proxy {
     /// The name there.
     remote_name: String,
     records: PathBuf,
+    /// Whether something was removed since the remote last cleaned up.
+    pub(super) removed: AtomicBool,
 }
 
 /// What is noted of a snapshot.
@@ -81,7 +84,13 @@ impl Proxy {
         let records = root.join("snapshots");
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&records);
         made.map_err(|e| Refusal::io(format!("make {}", records.display()), &e))?;
-        Ok(Self { name: name.to_owned(), remote, remote_name: remote_name.to_owned(), records })
+        Ok(Self {
+            name: name.to_owned(),
+            remote,
+            remote_name: remote_name.to_owned(),
+            records,
+            removed: AtomicBool::new(false),
+        })
     }
 
     fn path(&self, id: u64) -> PathBuf {
@@ -310,6 +319,7 @@ impl Snapshotter for Proxy {
         if !self.is_shared(id, &record)? {
             self.drop_key(&record.namespace, record.name())?;
         }
+        self.removed.store(true, Ordering::Relaxed);
         let path = self.path(id);
         fs::remove_file(&path).map_err(|e| Refusal::io(format!("remove {}", path.display()), &e))
     }
@@ -322,6 +332,17 @@ impl Snapshotter for Proxy {
         });
         // Not every snapshotter has something to clean up.
         done.or_else(|refusal| if refusal.is(RefusalKind::NotImplemented) { Ok(()) } else { Err(refusal) })
+    }
+
+    /// The remote's trash is its own: one that is away, or that cannot clean up now, makes no collection fail.
+    fn collected(&self) -> Answer<()> {
+        if self.removed.swap(false, Ordering::Relaxed)
+            && let Err(refusal) = self.empty_trash()
+        {
+            self.removed.store(true, Ordering::Relaxed);
+            tracing::warn!(%refusal, "a snapshotter does not clean up; it is asked again after the next collection");
+        }
+        Ok(())
     }
 
     fn sweep(&self, known: &dyn Fn(u64) -> bool) -> Answer<Vec<u64>> {

@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
+    sync::atomic::Ordering,
 };
 use wharf_messages::{
     RefusalKind,
@@ -370,6 +371,8 @@ fn a_remote_that_is_away_is_told_and_comes_back() {
     assert!(refusal.detail.contains("remote") && refusal.detail.contains("nobody.sock"), "{refusal}");
     // Whether it was made is not known: it is noted, for the sweep to settle when somebody answers.
     assert!(proxy.sweep(&|_| false).is_err());
+    assert!(proxy.empty_trash().is_err(), "who asks for a cleanup is told");
+    proxy.collected().expect("a collection has nothing to tell it");
     let mut containerd = wharf_tests::Containerd::start();
     symlink(containerd.address(), &socket).unwrap();
     assert_eq!(proxy.sweep(&|_| false).unwrap(), [1]);
@@ -379,6 +382,12 @@ fn a_remote_that_is_away_is_told_and_comes_back() {
     containerd.up();
     assert_eq!(proxy.mounts(&place(2, Active, &[])).unwrap().len(), 1);
     proxy.remove(2).unwrap();
+    containerd.kill();
+    proxy.collected().expect("it is asked again by the next collection");
+    assert!(proxy.removed.load(Ordering::Relaxed));
+    containerd.up();
+    proxy.collected().unwrap();
+    assert!(!proxy.removed.load(Ordering::Relaxed));
 }
 
 #[test]
