@@ -201,6 +201,7 @@ impl Fixed for Tasks {
             clock: wharf.clock.clone(),
             boot_id: wharf.drivers.boot_id.clone(),
             have_failed: AtomicBool::new(false),
+            at_work: Default::default(),
         }))
     }
 }

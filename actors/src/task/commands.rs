@@ -66,7 +66,7 @@ impl Handler<Ask<StartTask>> for TaskActor {
         };
         self.machine.put(process.clone(), Step::Starting);
         let named = process.clone();
-        let work = self.at_work.track_future(async move { shim.start(named.as_ref()).await });
+        let work = self.track(async move { shim.start(named.as_ref()).await });
         ctx.job(
             "start process",
             |_| work,
@@ -159,7 +159,7 @@ impl Handler<Ask<ExecTask>> for TaskActor {
                 added => added,
             }
         };
-        let work = self.at_work.track_future(work);
+        let work = self.track(work);
         ctx.job(
             "add process",
             |_| work,
@@ -292,7 +292,7 @@ impl TaskActor {
             Err(refusal) => return reply.send(Err(refusal)),
         };
         let work = async move { if pause { shim.pause().await } else { shim.resume().await } };
-        let work = self.at_work.track_future(work);
+        let work = self.track(work);
         ctx.job(
             "freeze or thaw",
             |_| work,

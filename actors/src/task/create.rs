@@ -170,7 +170,7 @@ impl TaskActor {
                     }
                 }
             };
-            let work = task.at_work.track_future(work);
+            let work = task.track(work);
             ctx.job(
                 "create task",
                 |_| work,
@@ -226,7 +226,7 @@ impl TaskActor {
         self.machine.put(None, Step::Adding);
         let (shim, deps, id) = (self.shim.take(), Arc::clone(&self.deps), self.id.clone());
         let address = self.row.as_ref().and_then(|row| row.shim.as_ref()).map(ShimAddress::from);
-        let work = self.at_work.track_future(async move {
+        let work = self.track(async move {
             if let Some(shim) = shim {
                 take_down(&id, &*shim).await;
             }

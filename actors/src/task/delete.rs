@@ -50,7 +50,7 @@ impl TaskActor {
     fn delete_exec(&mut self, process: ProcessId, exit: Option<Exit>, (reply, request): Asker, ctx: &mut Ctx<Self>) {
         self.machine.put(process.clone(), Step::Deleting(exit));
         let (shim, named) = (self.shim.clone(), process.clone());
-        let work = self.at_work.track_future(async move {
+        let work = self.track(async move {
             match shim {
                 Some(shim) => shim.delete(named.as_ref()).await.map(Some),
                 None => Ok(None),
@@ -129,7 +129,7 @@ impl TaskActor {
             Err(refusal) => task.not_deleted(exit, refusal, reply, attempts, ctx),
         };
         if self.shim.is_some() {
-            let work = self.at_work.track_future(work);
+            let work = self.track(work);
             ctx.job("delete task", |_| work, end);
         } else {
             self.before_messages(ctx, work, end);

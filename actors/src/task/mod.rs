@@ -38,11 +38,11 @@ pub use probe::{Probe, Probed};
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TrackedFuture};
 use wharf_messages::{
     Answer, ContainerId, Namespace, Refusal,
     event::Event,
@@ -67,6 +67,30 @@ pub struct TaskDeps {
     /// Whether an actor of a task, or their parent, was restarted since the daemon started: from then on a first incarnation
     /// may have had a predecessor, too (TASK-5).
     pub have_failed: AtomicBool,
+    /// What is being done with which shim, for an actor whose predecessor ended with their parent.
+    pub at_work: AtWork,
+}
+
+/// The shims that something is being done with (TASK-4).
+#[derive(Debug, Default)]
+pub struct AtWork(Mutex<HashMap<TaskId, TaskTracker>>);
+
+impl AtWork {
+    fn all(&self) -> MutexGuard<'_, HashMap<TaskId, TaskTracker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is being done with a task's shim.
+    fn of(&self, id: &TaskId) -> TaskTracker {
+        self.all().get(id).cloned().unwrap_or_else(closed_tracker)
+    }
+
+    /// Something has begun with a task's shim; what is over is forgotten.
+    fn begun(&self, id: &TaskId, tracker: &TaskTracker) {
+        let mut all = self.all();
+        all.retain(|_, tracker| !tracker.is_empty());
+        all.insert(id.clone(), tracker.clone());
+    }
 }
 
 /// The actor.
@@ -101,10 +125,12 @@ impl TaskActor {
     /// The actor of one container's task; it reads its row when it starts.
     #[must_use]
     pub fn new(deps: Arc<TaskDeps>, namespace: Namespace, container: ContainerId) -> Self {
+        let id = TaskId { namespace, container };
         Self {
+            at_work: deps.at_work.of(&id),
             deps,
-            machine: Machine::absent(container.clone()),
-            id: TaskId { namespace, container },
+            machine: Machine::absent(id.container.clone()),
+            id,
             row: None,
             shim: None,
             waiters: HashMap::new(),
@@ -114,7 +140,6 @@ impl TaskActor {
             recovering: false,
             unheard: Vec::new(),
             untold: Vec::new(),
-            at_work: closed_tracker(),
             life: 0,
         }
     }
@@ -212,6 +237,13 @@ impl TaskActor {
         });
     }
 
+    /// Has the next incarnation wait for the end of `work` (TASK-4).
+    fn track<F: Future>(&self, work: F) -> TrackedFuture<F> {
+        let tracked = self.at_work.track_future(work);
+        self.deps.at_work.begun(&self.id, &self.at_work);
+        tracked
+    }
+
     /// Does `work` once the predecessor's is over (TASK-4) and before the next message, then `then`.
     fn before_messages<T: Send + 'static>(
         &self,
@@ -219,10 +251,11 @@ impl TaskActor {
         work: impl Future<Output = Answer<T>> + Send + 'static,
         then: impl FnOnce(&mut Self, Answer<T>, &mut Ctx<Self>) + 'static,
     ) {
-        let at_work = self.at_work.clone();
+        let (deps, id, at_work) = (Arc::clone(&self.deps), self.id.clone(), self.at_work.clone());
         let work = async move {
             at_work.wait().await;
             let _token = at_work.token();
+            deps.at_work.begun(&id, &at_work);
             work.await
         };
         ctx.exclusive(to_its_end("a word with the shim", work), then);

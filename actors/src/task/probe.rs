@@ -68,7 +68,7 @@ impl Handler<Ask<Probe>> for TaskActor {
             let probe = ExecId::new(PROBE)?;
             run(&*shim, &probe, &call).await
         };
-        let work = self.at_work.track_future(work);
+        let work = self.track(work);
         ctx.job(
             "probe task",
             // It has nothing to put in order: what it leaves is found by the next one. That it was told to go says nothing

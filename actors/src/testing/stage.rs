@@ -58,6 +58,7 @@ impl Machine {
                 clock: world.clock.clone(),
                 boot_id: boot_id.to_owned(),
                 have_failed: Default::default(),
+                at_work: Default::default(),
             };
             before(world).await;
             let tasks = world.start(<Tasks as Fixed>::SPEC, Tasks::new(Arc::new(deps))).await;

@@ -107,6 +107,7 @@ impl<'w> Whole<'w> {
             clock: world.clock.clone(),
             boot_id: drivers.boot_id.clone(),
             have_failed: Default::default(),
+            at_work: Default::default(),
         };
         let tasks = world.start(<Tasks as Fixed>::SPEC, Tasks::new(Arc::new(deps))).await;
         let deps = GcDeps {

@@ -344,6 +344,26 @@ fn an_actor_that_panics_while_it_creates_leaves_nothing() {
 }
 
 #[test]
+fn a_launch_outlives_its_actors_parent_and_leaves_nothing() {
+    play(async |stage| {
+        let gate = stage.shims.hold("launch");
+        let creating = stage.tasks.ask(meta(), create());
+        gate.reached().await;
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            gate.open();
+        };
+        let (restarted, ()) = tokio::join!(stage.world.tree.restart("tasks"), later);
+        restarted.unwrap();
+        assert!(creating.await.is_err());
+        stage.world.until(|| stage.row().is_none() && stage.shims.is_clean()).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(stage.shims.is_clean(), "nothing came after the cleaning");
+        stage.run().await;
+    });
+}
+
+#[test]
 fn a_record_beside_a_shim_that_lives_says_more() {
     let machine = running(&[]);
     machine.shims.exit(&task(), None, 137);
