@@ -113,6 +113,20 @@ fn a_request_is_its_name_its_context_and_the_call() {
 }
 
 #[test]
+fn the_context_of_a_call_is_laid_out_as_version_1_has_it() {
+    let meta = Meta {
+        lease: Some(crate::LeaseId::new("l").unwrap()),
+        request_id: 7,
+        trace: crate::meta::TraceContext::new(Some("00-a"), Some("s=1")),
+        ..Meta::in_namespace(crate::Namespace::new("ns").unwrap())
+    };
+    let with_all = RequestHead { call: "a.b", meta }.encode(b"").unwrap();
+    assert_eq!(with_all, b"\x03a.b\x12\0\x01\x02ns\x01\x01l\x07\x01\x0400-a\x03s=1");
+    let with_none = RequestHead { call: "a.b", meta: Meta::default() }.encode(b"").unwrap();
+    assert_eq!(with_none, b"\x03a.b\x04\0\0\0\0\0");
+}
+
+#[test]
 fn the_longest_names_fit() {
     let meta = Meta {
         namespace: Some(crate::Namespace::new("n".repeat(76)).unwrap()),
