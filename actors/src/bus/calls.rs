@@ -85,7 +85,7 @@ impl Serve for PublishEvent {
 /// # Spec
 /// containerd `events/exchange.validateTopic` (1.6).
 fn check_topic(topic: &str) -> Answer<()> {
-    let bad = |why: &str| Err(Refusal::invalid(format!("topic {topic:?} {why}")));
+    let bad = |why: &str| Err(Refusal::invalid(format!("envelope topic {topic:?}: {why}")));
     if topic.is_empty() {
         return bad("must not be empty");
     }

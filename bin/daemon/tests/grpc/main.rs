@@ -10,6 +10,7 @@ mod hostile;
 mod layers;
 mod metadata;
 mod snapshots;
+mod system;
 mod traces;
 
 use wharf_grpc as proto;
