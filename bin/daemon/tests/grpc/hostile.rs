@@ -46,6 +46,7 @@ fn is_hung_up_on(daemon: &Daemon, bytes: &[u8]) {
 #[tokio::test]
 async fn garbage_ends_its_own_connection() {
     let daemon = Daemon::start();
+    let before = holds_at_rest(&daemon).await;
     for garbage in [&b"PRI * HTTP/1.0\r\n\r\nSM\r\n\r\n"[..], b"PRI \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
         is_hung_up_on(&daemon, garbage);
     }
@@ -56,11 +57,74 @@ async fn garbage_ends_its_own_connection() {
     // Less than a preface is waited for, and no longer than any first words.
     is_hung_up_on(&daemon, &PREFACE[..10]);
     is_served(&daemon).await;
+    holds_again(&daemon, before).await;
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1) on the first stream.
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let [.., a, b, c] = payload.len().to_be_bytes();
+    [&[a, b, c, kind, flags, 0, 0, 0, 1], payload].concat()
+}
+
+/// A header that no table has (RFC 7541, section 6.2.2).
+fn header(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    [vec![0], text(name), text(value)].concat()
+}
+
+#[tokio::test]
+async fn calls_that_are_cut_anywhere_hold_nobody_up() {
+    const WRITE: &str = "/containerd.services.content.v1.Content/Write";
+    let daemon = Daemon::start();
+    let before = holds_at_rest(&daemon).await;
+    let headers = [
+        header(":method", "POST"),
+        header(":scheme", "http"),
+        header(":path", WRITE),
+        header(":authority", "localhost"),
+        header("content-type", "application/grpc"),
+        header("te", "trailers"),
+        header("containerd-namespace", "n"),
+    ];
+    let message = WriteContentRequest { r#ref: REFERENCE.to_owned(), total: 10, ..Default::default() };
+    let message = prost::Message::encode_to_vec(&message);
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let data = [&[0], &length[..], &message].concat();
+    let call = [PREFACE, SETTINGS, &frame(1, 4, &headers.concat()), &frame(0, 0, &data)].concat();
+    let silent: Vec<_> = (PREFACE.len()..call.len())
+        .map(|cut| {
+            let mut stream = UnixStream::connect(daemon.address()).unwrap();
+            stream.write_all(&call[..cut]).unwrap();
+            stream
+        })
+        .collect();
+    is_served(&daemon).await;
+    // None of them has said its first message: nothing is begun, and the reference is anybody's. One more byte and it is.
+    let mut content = daemon.content().await;
+    let statuses = async |content: &mut _| {
+        let content: &mut wharf_grpc::containerd::services::content::v1::content_client::ContentClient<_> = content;
+        let asked = content.list_statuses(within("n", ListStatusesRequest::default())).await;
+        asked.unwrap().into_inner().statuses.len()
+    };
+    assert_eq!(statuses(&mut content).await, 0);
+    let mut whole = UnixStream::connect(daemon.address()).unwrap();
+    whole.write_all(&call).unwrap();
+    tokio::time::timeout(PATIENCE, async {
+        while statuses(&mut content).await == 0 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await
+    .expect("the whole call is understood");
+    drop((silent, whole, content));
+    is_served(&daemon).await;
+    holds_again(&daemon, before).await;
 }
 
 #[tokio::test]
 async fn a_message_that_is_too_long_is_refused() {
     let daemon = Daemon::start();
+    let before = holds_at_rest(&daemon).await;
     let mut content = daemon.content().await;
     let data = vec![0; 17 << 20].into();
     let message = WriteContentRequest { action: 1, r#ref: "r".to_owned(), data, ..WriteContentRequest::default() };
@@ -74,12 +138,14 @@ async fn a_message_that_is_too_long_is_refused() {
     is_served(&daemon).await;
     let left = content.list_statuses(within("n", ListStatusesRequest::default())).await.unwrap();
     assert!(left.into_inner().statuses.is_empty());
+    drop(content);
+    holds_again(&daemon, before).await;
 }
 
 #[tokio::test]
 async fn a_thousand_that_say_nothing_more_hold_nobody_up() {
     let daemon = Daemon::start();
-    is_served(&daemon).await;
+    let holds = holds_at_rest(&daemon).await;
     let before = memory_kilobytes(&daemon);
     let idle: Vec<_> = (0..1000)
         .map(|_| {
@@ -99,6 +165,7 @@ async fn a_thousand_that_say_nothing_more_hold_nobody_up() {
     assert!(each < 32, "an idle connection costs {each} kB");
     drop(idle);
     is_served(&daemon).await;
+    holds_again(&daemon, holds).await;
 }
 
 /// A blob that fills every buffer on the way.
