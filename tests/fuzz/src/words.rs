@@ -1,6 +1,6 @@
 //! What the sockets and the command lines bring: frames, filters, references, what shims say.
 
-use wharf_actors::drivers::shim::{check_answer, check_event, checkpoint_path, restore_path};
+use wharf_actors::drivers::shim::{check_event, checkpoint_path, parse_answer, restore_path};
 use wharf_messages::{
     ContainerId, Digest, ImageName, IngestRef, LeaseId, Namespace, Platform, Refusal, RefusalKind, SnapshotKey,
     SnapshotterName, codec,
@@ -128,7 +128,7 @@ pub fn shim(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else { return };
     match which % 3 {
         0 => {
-            if let Ok((address, version)) = check_answer(bytes) {
+            if let Ok((address, version)) = parse_answer(bytes) {
                 assert!(address.starts_with("unix://") && matches!(version, 2 | 3), "{address:?} {version}");
             }
         }

@@ -152,11 +152,15 @@ async fn collect(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8
     Ok(bytes)
 }
 
-/// Reads what `start` printed: a plain address, JSON, or a `BootstrapResult`.
+/// Reads what a shim's `start` printed, a plain address, JSON, or a `BootstrapResult`; answers where it listens, and its
+/// version.
+///
+/// # Errors
+/// `InvalidArgument` for what is no answer, `NotImplemented` for a protocol or a version that is not known.
 ///
 /// # Spec
 /// API reference, section 3 "Shim bootstrap"; containerd 2.x `core/runtime/v2/shim.go`, `parseStartResponse`.
-fn parse_answer(output: &[u8]) -> Answer<(String, u32)> {
+pub fn parse_answer(output: &[u8]) -> Answer<(String, u32)> {
     #[derive(Deserialize)]
     struct Params {
         version: u32,
@@ -189,14 +193,6 @@ fn parse_answer(output: &[u8]) -> Answer<(String, u32)> {
         Refusal::invalid(format!("its answer {:?} is no address", text.chars().take(200).collect::<String>()))
     })?;
     checked(result.address, u32::try_from(result.version).unwrap_or(0), &result.protocol)
-}
-
-/// Reads what a shim's `start` printed; answers where it listens, and its version.
-///
-/// # Errors
-/// `InvalidArgument` for what is no answer, `NotImplemented` for a protocol or a version that is not known.
-pub fn check_answer(output: &[u8]) -> Answer<(String, u32)> {
-    parse_answer(output)
 }
 
 fn encode_any(any: &Any) -> Answer<Vec<u8>> {

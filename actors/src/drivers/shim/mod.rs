@@ -18,7 +18,7 @@ mod options;
 mod tests;
 
 pub use binary::{ShimBinaries, search_path};
-pub use bootstrap::check_answer;
+pub use bootstrap::parse_answer;
 pub use bundle::{Bundle, ExitRecord};
 pub use events::{ShimEvent, ShimEvents, check_event, forward};
 pub use launcher::{ProcessShims, ShimSettings};

@@ -337,8 +337,7 @@ fn container_labels(asked: Labels, image: &ResolvedImage, config: &ImageConfig) 
 }
 
 /// Makes the snapshot, on layers with other owners if there are maps, and then the container; `finish` makes its record.
-/// The snapshot comes first, since the users that
-/// the spec needs are in it.
+/// The snapshot comes first, since the users that the spec needs are in it.
 async fn create_on_snapshot(
     client: &Client,
     maps: Option<Maps>,
