@@ -23,7 +23,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 # The shim is one process a container: a static, non-relocatable binary needs less than half of the memory. Naming the
 # target keeps its flags away from build scripts and from the other crates' artifacts.
-SHIM_CARGO = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
+SHIM_CARGO = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static $(SHIM_RUSTFLAGS)" \
 	LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=$$(pkg-config --variable=libdir libseccomp) \
 	$(CARGO) build --locked -p wharf-shim --target $(HOST)
 
@@ -44,7 +44,14 @@ install: build
 demo: build
 	tests/demo.sh target/bin
 
-test: setup-test fmt lint doc unit system fuzz
+# What the tests need of Debian is installed while the first compilers work, which need less; `setup-test` waits for it.
+# Where nothing was ever built to be built again, nothing is noted for that.
+test: export CARGO_INCREMENTAL ?= $(if $(wildcard target/debug/incremental/*),1,0)
+test:
+	./.setup fuzz
+	./.setup test &
+	$(MAKE) --no-print-directory fmt lint doc
+	$(MAKE) --no-print-directory setup-test unit system fuzz
 
 bench: build setup-test
 	WHARF_BIN_DIR=$(CURDIR)/target/bin $(CARGO) bench --locked -p wharf-tests --features system --bench peers -- $(ONLY)
@@ -70,9 +77,11 @@ fmt:
 lint:
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 
-# Private items are documented too: the readers of these pages are those who work on the crates.
+# Private items are documented too: the readers of these pages are those who work on the crates. There are no examples, but
+# asking for them has cargo choose features as for tests, and find what clippy has looked at.
 doc:
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+		$(CARGO) doc --locked --workspace --no-deps --document-private-items --lib --bins --examples
 
 # The whole workspace is named each time, so that every step finds what the one before has built: cargo chooses the
 # features of dependencies by what is built together. For the same reason the steps that need no test name one: without
@@ -82,10 +91,12 @@ unit:
 	$(CARGO) test --locked --workspace --doc
 
 # The tests' binaries are built for debugging. The shim is static as it is installed, and without debug information: it
-# copies itself into memory for each verb of the runtime.
+# copies itself into memory for each verb of the runtime. It is stripped by a flag of its own target, for a profile that says
+# so would have its build scripts and macros built anew.
+test-bins: SHIM_RUSTFLAGS = -C strip=symbols
 test-bins: setup
 	$(CARGO) build --locked --workspace --bins --test architecture
-	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=symbols $(SHIM_CARGO) --features failpoints
+	CARGO_PROFILE_DEV_DEBUG=0 $(SHIM_CARGO) --features failpoints
 	$(call gather,target/test-bin,debug,debug)
 
 system: test-bins setup-test
