@@ -304,7 +304,7 @@ fn stream() {
             };
             let before = listed(client);
             let mut figures = [Vec::new(), Vec::new()];
-            let watch = Watch::of(peer.pid());
+            let watch = Watch::of(peer.pid(), process::pss_kilobytes);
             for _ in 0..3 {
                 let begin = Instant::now();
                 let mut command = client.command(["content", "ingest", "bench"]);

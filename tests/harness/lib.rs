@@ -40,4 +40,4 @@ pub use docker::Docker;
 pub use failpoints::Failpoints;
 pub use pty::Pty;
 pub use registry::Registry;
-pub use wait::{eventually, unique};
+pub use wait::{eventually, unique, until_still};

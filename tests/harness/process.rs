@@ -126,6 +126,18 @@ pub fn pss_kilobytes(pid: i32) -> Option<u64> {
     rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok())
 }
 
+/// What memory of a process is its own, in kilobytes: not the program's code, of which a share of memory
+/// ([`pss_kilobytes`]) counts the more, the fewer others run the program at that moment, and only what is paged in.
+#[must_use]
+pub fn own_kilobytes(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    Some(field("RssAnon:")? + field("RssShmem:")?)
+}
+
 /// Asks somebody else's process to end.
 ///
 /// # Panics
@@ -134,7 +146,7 @@ pub fn terminate(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap_or_else(|errno| panic!("end {pid}: {errno}"));
 }
 
-/// Watches a process's share of memory.
+/// Watches the memory of a process.
 #[derive(Debug)]
 pub struct Watch {
     over: Arc<AtomicBool>,
@@ -142,15 +154,15 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins.
+    /// Begins, with what counts as its memory.
     #[must_use]
-    pub fn of(pid: i32) -> Self {
+    pub fn of(pid: i32, kilobytes: fn(i32) -> Option<u64>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let watching = over.clone();
         let thread = thread::spawn(move || {
             let mut most = 0;
             while !watching.load(Ordering::Relaxed) {
-                most = most.max(pss_kilobytes(pid).unwrap_or(0));
+                most = most.max(kilobytes(pid).unwrap_or(0));
                 thread::sleep(Duration::from_millis(10));
             }
             most

@@ -30,10 +30,7 @@ fn a_life(daemon: &Daemon, flags: &[&str], figures: &[&str]) {
     daemon.ok("tasks exec --exec-id x a echo inside").prints("inside");
     daemon.ok("tasks pause a");
     daemon.until_task("a", "PAUSED");
-    let paused = written();
-    let went_on =
-        wharf_tests::wait::within(std::time::Duration::from_millis(300), || (written() > paused).then_some(()));
-    assert!(went_on.is_none(), "a paused task went on");
+    let paused = wharf_tests::until_still("a paused task's output", written);
     daemon.ok("tasks resume a");
     wharf_tests::eventually("ticks again", || (written() > paused).then_some(()));
     let table = daemon.ok("tasks metrics a");

@@ -131,10 +131,13 @@ fn docker_manages_containers_that_run() {
     docker.ok("stop web");
     assert_eq!(docker.inspect("web", STATUS), "exited 3");
     assert!(docker.ok("logs --tail 1 web").stdout.contains("bye"));
+    // Each time it is awaited until it counts: it would not hear a signal before.
     docker.ok("start web");
+    goes_on(&docker, "web");
     let first = docker.pid("web");
     docker.ok("restart web");
     docker.until("web", STATUS, "running 0");
+    goes_on(&docker, "web");
     assert_ne!(docker.pid("web"), first);
     docker.ok("kill --signal TERM web");
     docker.ok("wait web").prints("3");

@@ -25,7 +25,7 @@ fn sends(daemon: &Daemon, bytes: &[u8]) {
 #[test]
 fn bytes_that_are_no_frames() {
     let daemon = with_busybox();
-    let before = wharf_tests::process::pss_kilobytes(daemon.pid()).unwrap();
+    let before = wharf_tests::process::own_kilobytes(daemon.pid()).unwrap();
     sends(&daemon, b"");
     sends(&daemon, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     sends(&daemon, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
@@ -51,7 +51,7 @@ fn bytes_that_are_no_frames() {
         sends(&daemon, &noise[..length]);
     }
     daemon.ok(["run", "--rm", BUSYBOX, "a", "echo", "still here"]).prints("still here");
-    let after = wharf_tests::process::pss_kilobytes(daemon.pid()).unwrap();
+    let after = wharf_tests::process::own_kilobytes(daemon.pid()).unwrap();
     assert!(after < before + 32 * 1024, "memory went from {before} to {after} kB");
 }
 

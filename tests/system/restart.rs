@@ -11,6 +11,9 @@ use nix::{
 use std::fs;
 use wharf_tests::{Daemon, eventually, process};
 
+/// Clients wait for a daemon that has gone, but these need not for long: it comes back when they have given up.
+const BRIEFLY: &str = "--connect-timeout=500ms";
+
 fn logged(daemon: &Daemon, id: &str, script: &str) -> std::path::PathBuf {
     let log = daemon.dir().join(format!("{id}.log"));
     let uri = format!("file://{}", log.display());
@@ -118,8 +121,8 @@ fn a_shim_that_dies_while_the_daemon_watches() {
 #[test]
 fn watchers_and_waiting_clients_are_told_of_the_end() {
     let mut daemon = with_busybox();
-    let mut watcher = daemon.background("events");
-    let mut client = daemon.background(["run", BUSYBOX, "a", "sh", "-c", UNTIL_TERM]);
+    let mut watcher = daemon.background([BRIEFLY, "events"]);
+    let mut client = daemon.background([BRIEFLY, "run", BUSYBOX, "a", "sh", "-c", UNTIL_TERM]);
     client.expect("ready");
     daemon.kill();
     for background in [&mut watcher, &mut client] {
@@ -149,9 +152,9 @@ fn killed_at_any_moment_it_comes_back_clean() {
     for round in 0..12 {
         let id = format!("r{round}");
         let mut work = [
-            daemon.background(["run", "--rm", BUSYBOX, &id, "true"]),
-            daemon.background(["images", "import", archive.to_str().unwrap()]),
-            daemon.background(["run", "-d", BUSYBOX, &format!("{id}d"), "sleep", "1000"]),
+            daemon.background([BRIEFLY, "run", "--rm", BUSYBOX, &id, "true"]),
+            daemon.background([BRIEFLY, "images", "import", archive.to_str().unwrap()]),
+            daemon.background([BRIEFLY, "run", "-d", BUSYBOX, &format!("{id}d"), "sleep", "1000"]),
         ];
         // A little later each round: the kill meets another moment each time.
         std::thread::sleep(std::time::Duration::from_millis(7 * round));
@@ -172,7 +175,7 @@ fn killed_at_any_moment_it_comes_back_clean() {
 fn a_run_that_was_cut_short_leaves_no_snapshot() {
     let mut daemon = with_busybox();
     for round in 0..12 {
-        let mut work = daemon.background(["run", "--rm", BUSYBOX, &format!("r{round}"), "true"]);
+        let mut work = daemon.background([BRIEFLY, "run", "--rm", BUSYBOX, &format!("r{round}"), "true"]);
         std::thread::sleep(std::time::Duration::from_millis(7 * round));
         daemon.kill();
         work.wait();

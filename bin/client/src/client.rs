@@ -88,6 +88,11 @@ impl Client {
         &self.shared.dial.address
     }
 
+    /// How long to try to reach the daemon.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.shared.dial.timeout
+    }
+
     /// Does a call that has no streams.
     ///
     /// # Errors

@@ -140,7 +140,7 @@ impl Events {
         if self.watch.cursor.is_none() {
             self.watch.since = Since::Seq(self.position);
         }
-        let until = Instant::now() + RESTART_PATIENCE;
+        let until = Instant::now() + RESTART_PATIENCE.min(self.client.connect_timeout());
         while Instant::now() < until {
             match self.client.items(self.watch.clone()).await {
                 Ok(items) => {

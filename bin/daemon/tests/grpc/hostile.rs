@@ -177,7 +177,7 @@ fn descriptors(daemon: &Daemon) -> usize {
 }
 
 fn memory_kilobytes(daemon: &Daemon) -> u64 {
-    wharf_tests::process::pss_kilobytes(daemon.pid()).unwrap()
+    wharf_tests::process::own_kilobytes(daemon.pid()).unwrap()
 }
 
 /// What the daemon holds: descriptors, and parts in its supervision tree.
