@@ -1,6 +1,6 @@
 //! Whose blobs are whose: the two policies, as containerd has them, and what comes from where.
 
-use wharf_tests::{Containerd, Daemon, Registry, TestDir, command::Program, containerd, eventually, images};
+use wharf_tests::{Containerd, Daemon, Registry, TestDir, command::Program, containerd, eventually, images, unique};
 
 const ABC: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -9,12 +9,13 @@ fn claimed(address: &std::path::Path) -> bool {
     let dir = TestDir::new();
     let other = dir.file("other", "abd");
     let sh = |line: &str| Program::new("sh").env("CONTAINERD_ADDRESS", address).run(["-c", line]);
-    // A client that is told that all is there already goes on behind it, for which its input has to be a file.
-    let claim =
-        format!("ctr -n two content ingest --expected-size 3 --expected-digest {ABC} theirs <{}", other.display());
     // Nothing refers to either blob, and the first collection comes soon after the start: what it met is done again.
     eventually("both blobs to be where they are said to be", || {
         let _ = sh("printf abc | ctr -n one content ingest mine").ok();
+        // A client that is told that all is there already goes on behind it, for which its input has to be a file. What
+        // it wrote where it was not told so stays under its reference, so that each attempt has another one.
+        let theirs = format!("{} <{}", unique("theirs"), other.display());
+        let claim = format!("ctr -n two content ingest --expected-size 3 --expected-digest {ABC} {theirs}");
         let claimed = sh(&claim).code == 0;
         let has = |name: &str| sh(&format!("ctr -n {name} content ls -q")).ok().stdout.contains(ABC);
         (has("one") && has("two") == claimed).then_some(claimed)
