@@ -31,6 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         // Blobs pass through without a copy of our own.
         .bytes(".containerd.services.content.v1")
+        .extern_path(".google.protobuf.Any", "crate::Any")
+        .codec_path("crate::codec::Codec")
         .build_transport(false)
         .include_file("proto.rs")
         .compile_fds(compiler.file_descriptor_set())?;

@@ -1,6 +1,7 @@
 //! Values whose type only the two ends know.
 
 use crate::Refusal;
+use ::bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// A typed blob, as protobuf's `Any`: containerd hands options, specs, extensions and metrics around in it.
@@ -12,8 +13,8 @@ pub struct Any {
     /// The type's URL.
     pub type_url: String,
     /// Its encoding.
-    #[serde(with = "crate::bytes")]
-    pub value: Vec<u8>,
+    #[serde(with = "crate::bytes::shared")]
+    pub value: Bytes,
 }
 
 impl Any {
@@ -27,7 +28,7 @@ impl Any {
     /// A value under a type URL.
     #[must_use]
     pub fn new(type_url: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        Self { type_url: type_url.into(), value: value.into() }
+        Self { type_url: type_url.into(), value: Bytes::from(value.into()) }
     }
 
     /// The envelope as protobuf has it, for blobs that hold one: the type's URL is field 1, the value field 2.
@@ -52,7 +53,7 @@ impl Any {
             let (value, rest) = rest.split_at(length);
             match tag {
                 0x0a => any.type_url = std::str::from_utf8(value).map_err(|_| bad())?.to_owned(),
-                0x12 => any.value = value.to_vec(),
+                0x12 => any.value = Bytes::copy_from_slice(value),
                 _ => return Err(bad()),
             }
             bytes = rest;

@@ -4,6 +4,7 @@
 //! this module names it, so it can be replaced here.
 
 use crate::Refusal;
+use ::bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The largest value that is ever decoded: 16 MiB and a little, containerd's own limit for a message.
@@ -44,6 +45,14 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         Ok((_, used)) => Err(bad(format!("{} bytes left over", bytes.len() - used))),
         Err(error) => Err(bad(error.to_string())),
     }
+}
+
+/// Decodes a value whose fields of bytes may be parts of these bytes: they are then kept as long as the value is.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_shared<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Refusal> {
+    crate::bytes::shared::within(bytes, decode)
 }
 
 fn short_name<T>() -> &'static str {

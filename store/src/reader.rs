@@ -7,8 +7,9 @@ use crate::{
     schema::{self, Key2, Key3, Prefix},
     write::{LogSize, oldest_at, weight},
 };
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition};
-use std::ops::Range;
+use bytes::Bytes;
+use redb::{AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition};
+use std::{ops::Range, sync::Arc};
 use wharf_messages::{
     Answer, ContainerId, CursorName, Digest, ImageName, IngestRef, LeaseId, Namespace, Refusal, SnapshotKey,
     SnapshotterName, Timestamp,
@@ -30,6 +31,18 @@ const EVENTS_MAX_BYTES: usize = 4 << 20;
 
 /// Rows in the order of their keys, read as they are asked for. It keeps its moment alive, even when the reader is gone.
 pub type Rows<T> = Box<dyn Iterator<Item = Answer<T>> + Send>;
+
+/// A row where it lies, with the moment in which it lies there.
+struct InPlace {
+    value: AccessGuard<'static, schema::Bytes>,
+    _moment: Arc<ReadOnlyTable<Key2, schema::Bytes>>,
+}
+
+impl AsRef<[u8]> for InPlace {
+    fn as_ref(&self) -> &[u8] {
+        self.value.value()
+    }
+}
 
 /// A moment of the store.
 ///
@@ -75,6 +88,20 @@ impl Reader {
     /// As all reads.
     pub fn images(&self, namespace: &Namespace) -> Answer<Rows<Image>> {
         self.list2(schema::IMAGES, namespace)
+    }
+
+    /// Reads a namespace's containers, by id, for an answer: their specs are not copied, and keep the database's pages of
+    /// this moment as long as they are there.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn containers_in_place(&self, namespace: &Namespace) -> Answer<Rows<Container>> {
+        let table = Arc::new(self.table(schema::CONTAINERS)?);
+        let range = table.range(Prefix::new(namespace.as_str()).two()).map_err(|e| refusal(DOING, e))?;
+        Ok(Box::new(range.map(move |row| {
+            let value = row.map_err(|e| refusal(DOING, e))?.1;
+            record::decode_shared(&Bytes::from_owner(InPlace { value, _moment: table.clone() }))
+        })))
     }
 
     /// Reads one container.

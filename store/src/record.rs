@@ -4,6 +4,7 @@
 //! `upcast` learns to read the old one. The golden-bytes test fails for a change that forgot.
 
 use crate::row::{IngestRow, SnapshotRow, TaskRow};
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use wharf_messages::{
     Answer, Refusal, codec, container::Container, content::ContentInfo, cursor::Cursor, event::EventRecord,
@@ -41,6 +42,15 @@ pub(crate) fn decode<R: Record>(bytes: &[u8]) -> Answer<R> {
             codec::decode(body).map_err(|e| Refusal::data_loss(format!("stored {}: {}", R::KIND, e.detail)))
         }
         Some((&version, body)) => R::upcast(version, body),
+    }
+}
+
+/// Decodes a record whose blobs may be parts of these bytes.
+pub(crate) fn decode_shared<R: Record>(bytes: &Bytes) -> Answer<R> {
+    match bytes.split_first() {
+        Some((&version, _)) if version == R::VERSION => codec::decode_shared(&bytes.slice(1..))
+            .map_err(|e| Refusal::data_loss(format!("stored {}: {}", R::KIND, e.detail))),
+        _ => decode(bytes),
     }
 }
 

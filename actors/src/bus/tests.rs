@@ -16,7 +16,7 @@ pub async fn publish(world: &World, count: u64) {
     while left > 0 {
         let mut commit = Commit::new(&Namespace::new("default").unwrap());
         for _ in 0..left.min(100) {
-            let payload = Any { type_url: "test".to_owned(), value: Vec::new() };
+            let payload = Any { type_url: "test".to_owned(), value: Vec::new().into() };
             commit = commit.event(Event::Published { topic: "/x".to_owned(), payload });
             left -= 1;
         }
@@ -165,7 +165,7 @@ fn filters_leave_out_and_do_not_stop() {
 
 /// Publishes one event.
 pub async fn announce(world: &World, topic: &str) {
-    let payload = Any { type_url: "test".to_owned(), value: Vec::new() };
+    let payload = Any { type_url: "test".to_owned(), value: Vec::new().into() };
     let event = Event::Published { topic: topic.to_owned(), payload };
     world.journal.commit(Commit::new(&Namespace::new("default").unwrap()).event(event)).await.unwrap();
 }
@@ -189,7 +189,7 @@ fn the_ring_holds_only_what_fits_and_has_no_holes() {
             namespace: None,
             event: Event::Published {
                 topic: "/x".to_owned(),
-                payload: Any { type_url: String::new(), value: vec![0; bytes] },
+                payload: Any { type_url: String::new(), value: vec![0; bytes].into() },
             },
             late: false,
         })

@@ -102,7 +102,7 @@ fn faulty(test: impl AsyncFnOnce(&World, Arc<Disk>)) {
 }
 
 fn published(topic: &str) -> Commit {
-    let payload = Any { type_url: "test".to_owned(), value: Vec::new() };
+    let payload = Any { type_url: "test".to_owned(), value: Vec::new().into() };
     Commit::new(&Namespace::new("default").unwrap()).event(Event::Published { topic: topic.to_owned(), payload })
 }
 

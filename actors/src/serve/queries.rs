@@ -116,7 +116,7 @@ to_store! {
         let namespace = meta.namespace()?;
         reader.container(namespace, &call.id)?.ok_or_else(|| refuse::no_container(namespace, &call.id))
     };
-    scan ListContainers => |call, wharf, meta, reader| filtered(reader.containers(meta.namespace()?)?, &call.filters);
+    scan ListContainers => |call, wharf, meta, reader| filtered(reader.containers_in_place(meta.namespace()?)?, &call.filters);
 
     look GetTask => |call, wharf, meta, reader| {
         let row = reader.task(meta.namespace()?, &call.container_id)?;

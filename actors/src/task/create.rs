@@ -147,7 +147,7 @@ impl TaskActor {
             task: self.id.clone(),
             runtime,
             runtime_path: call.runtime_path,
-            spec_json: spec.value,
+            spec_json: spec.value.into(),
             checkpoint,
         };
         let snapshot = container.snapshotter.zip(container.snapshot_key);

@@ -52,7 +52,7 @@ fn container(labels: Labels) -> Container {
         labels,
         image: images::NAME.to_owned(),
         runtime: Runtime::default(),
-        spec: Some(Any { type_url: Any::SPEC.to_owned(), value: b"{}".to_vec() }),
+        spec: Some(Any { type_url: Any::SPEC.to_owned(), value: b"{}".to_vec().into() }),
         snapshotter: Some(images::native()),
         snapshot_key: Some(key("web")),
         created_at: Timestamp::ZERO,
@@ -163,7 +163,7 @@ async fn live(whole: &Whole<'_>) {
     run(whole, &web).await;
     whole.again(DeleteContainer { id: web, with_snapshot: true }).await;
     let topic = "/done".to_owned();
-    whole.again(PublishEvent { topic, payload: Any { type_url: "x".to_owned(), value: Vec::new() } }).await;
+    whole.again(PublishEvent { topic, payload: Any { type_url: "x".to_owned(), value: Vec::new().into() } }).await;
 
     whole.again(remove("base")).await;
     for name in [name, ImageName::new(images::NAME).unwrap()] {
@@ -197,7 +197,7 @@ async fn run(whole: &Whole<'_>, web: &ContainerId) {
         .await;
     let start = |exec_id: &Option<ExecId>| StartTask { container_id: web.clone(), exec_id: exec_id.clone() };
     whole.again(start(&None)).await;
-    let spec = Any { type_url: Any::PROCESS.to_owned(), value: b"{}".to_vec() };
+    let spec = Any { type_url: Any::PROCESS.to_owned(), value: b"{}".to_vec().into() };
     whole.again(ExecTask { container_id: container_id.clone(), exec_id: ExecId::new("x").unwrap(), stdio, spec }).await;
     whole.again(start(&exec_id)).await;
     whole.again(ResizePty { container_id: container_id.clone(), exec_id: exec_id.clone(), width: 1, height: 2 }).await;
@@ -206,7 +206,7 @@ async fn run(whole: &Whole<'_>, web: &ContainerId) {
     whole.again(ResumeTask { container_id: container_id.clone() }).await;
     whole.again(ListPids { container_id: container_id.clone() }).await;
     whole.again(GetMetrics { filters: Vec::new() }).await;
-    let resources = Any { type_url: Any::RESOURCES.to_owned(), value: b"{}".to_vec() };
+    let resources = Any { type_url: Any::RESOURCES.to_owned(), value: b"{}".to_vec().into() };
     whole.again(UpdateTask { container_id: container_id.clone(), resources, annotations: Labels::new() }).await;
     for exec_id in [exec_id, None] {
         let wait = WaitTask { container_id: container_id.clone(), exec_id: exec_id.clone() };

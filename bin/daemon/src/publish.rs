@@ -23,7 +23,7 @@ pub fn run(address: &Path, topic: String, namespace: &str) -> Answer<()> {
     if bytes.len() as u64 > PAYLOAD_MAX_BYTES {
         return Err(Refusal::invalid(format!("the event on standard input is larger than {PAYLOAD_MAX_BYTES} bytes")));
     }
-    let any = prost_types::Any::decode(bytes.as_slice())
+    let any = wharf_grpc::Any::decode(bytes.as_slice())
         .map_err(|error| Refusal::invalid(format!("the event on standard input: {error}")))?;
     let payload = Any { type_url: any.type_url, value: any.value };
     let event = ShimEvent { namespace, at: SystemTime::now().into(), topic, payload };

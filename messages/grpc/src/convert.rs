@@ -45,12 +45,12 @@ pub fn paths(mask: Option<prost_types::FieldMask>) -> Vec<String> {
 }
 
 /// A value that only the two ends understand.
-pub fn any(value: Any) -> prost_types::Any {
-    prost_types::Any { type_url: value.type_url, value: value.value }
+pub fn any(value: Any) -> crate::Any {
+    crate::Any { type_url: value.type_url, value: value.value }
 }
 
 /// Likewise, from outside.
-pub fn any_in(value: prost_types::Any) -> Any {
+pub fn any_in(value: crate::Any) -> Any {
     Any { type_url: value.type_url, value: value.value }
 }
 

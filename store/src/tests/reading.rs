@@ -4,6 +4,7 @@ use super::world::*;
 use crate::{Change, Commit, GrowingBlob, IngestFile, Reader, Rows, Store, Writer};
 use wharf_messages::{
     Any, Timestamp,
+    container::{Container, UpdateContainer},
     event::{Event, Seq},
     image::Image,
 };
@@ -33,6 +34,24 @@ fn a_reader_sees_its_moment() {
     // Rows keep their moment alive.
     assert_eq!(rows.next().unwrap().unwrap().name.as_str(), "a");
     assert!(rows.next().is_none());
+}
+
+#[test]
+fn what_lies_in_place_stays_as_it_was() {
+    let mut world = World::new();
+    let with = |byte| Container { spec: Some(Any::new(Any::SPEC, vec![byte; 9_000])), ..container("c") };
+    world.change(Change::CreateContainer(with(1))).unwrap();
+    let reader = world.store.read().unwrap();
+    let copied: Vec<Container> = reader.containers(&ns()).unwrap().map(Result::unwrap).collect();
+    let in_place: Vec<Container> = reader.containers_in_place(&ns()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(in_place, copied);
+    drop(reader);
+    // Pages that nobody needs any more are written again.
+    for byte in 2..50 {
+        let update = UpdateContainer { container: with(byte), mask: vec!["spec".to_owned()] };
+        world.change(Change::UpdateContainer(update)).unwrap();
+    }
+    assert_eq!(in_place, copied);
 }
 
 #[test]

@@ -468,7 +468,7 @@ impl Shim for FakeShim {
     }
 
     async fn stats(&self) -> Answer<Any> {
-        self.say("stats", None, |_, _| Ok(Any { type_url: "figures".to_owned(), value: Vec::new() })).await
+        self.say("stats", None, |_, _| Ok(Any { type_url: "figures".to_owned(), value: Vec::new().into() })).await
     }
 
     async fn update(&self, _: &Any, _: &Labels) -> Answer<()> {

@@ -161,11 +161,11 @@ pub(super) fn refusal(error: &ttrpc::Error) -> Refusal {
 
 /// Protobuf's `Any` of ours.
 pub(super) fn any(any: &Any) -> well_known_types::any::Any {
-    well_known_types::any::Any { type_url: any.type_url.clone(), value: any.value.clone(), ..Default::default() }
+    well_known_types::any::Any { type_url: any.type_url.clone(), value: any.value.to_vec(), ..Default::default() }
 }
 
 fn any_back(any: well_known_types::any::Any) -> Any {
-    Any { type_url: any.type_url, value: any.value }
+    Any { type_url: any.type_url, value: any.value.into() }
 }
 
 /// Our instant of protobuf's; a missing one is zero.

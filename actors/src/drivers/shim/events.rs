@@ -126,7 +126,7 @@ fn parse(request: api::ForwardRequest) -> Answer<ShimEvent> {
         namespace: Namespace::new(&envelope.namespace)?,
         at: super::connection::timestamp(envelope.timestamp.as_ref()),
         topic: envelope.topic,
-        payload: Any { type_url: payload.type_url, value: payload.value },
+        payload: Any { type_url: payload.type_url, value: payload.value.into() },
     })
 }
 

@@ -52,9 +52,9 @@ mod tests {
         let options = Options { criu_image_path: "/image".to_owned(), ..Default::default() };
         let any = |type_url: &str, value| Any { type_url: type_url.to_owned(), value };
         let bytes = options.write_to_bytes().unwrap();
-        assert_eq!(restore_path(Some(&any(RUNC, bytes.clone()))).unwrap(), "/image");
-        assert_eq!(restore_path(Some(&any("other.Options", bytes))).unwrap(), "");
+        assert_eq!(restore_path(Some(&any(RUNC, bytes.clone().into()))).unwrap(), "/image");
+        assert_eq!(restore_path(Some(&any("other.Options", bytes.into()))).unwrap(), "");
         assert_eq!(restore_path(None).unwrap(), "");
-        assert!(restore_path(Some(&any(RUNC, vec![0xff]))).is_err());
+        assert!(restore_path(Some(&any(RUNC, vec![0xff].into()))).is_err());
     }
 }

@@ -8,7 +8,7 @@ const SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
 
 fn any(name: &str, json: &serde_json::Value) -> Any {
     let type_url = format!("types.containerd.io/opencontainers/runtime-spec/1/{name}");
-    Any { type_url, value: json.to_string().into_bytes() }
+    Any { type_url, value: json.to_string().into_bytes().into() }
 }
 
 /// A root file system with nothing but busybox.

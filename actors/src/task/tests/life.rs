@@ -254,7 +254,7 @@ fn words_with_the_shim() {
         assert_eq!(ask.ask(meta(), ReadFigures { container_id: web() }).await.unwrap().type_url, "figures");
         ask.ask(meta(), ResizePty { container_id: web(), exec_id: None, width: 80, height: 25 }).await.unwrap();
         ask.ask(meta(), CloseIo { container_id: web(), exec_id: None }).await.unwrap();
-        let resources = Any { type_url: Any::RESOURCES.to_owned(), value: b"{}".to_vec() };
+        let resources = Any { type_url: Any::RESOURCES.to_owned(), value: b"{}".to_vec().into() };
         let update = UpdateTask { container_id: web(), resources, annotations: Labels::new() };
         ask.ask(meta(), update).await.unwrap();
         let missing = ResizePty { container_id: web(), exec_id: Some(exec("no")), width: 80, height: 25 };
@@ -282,7 +282,7 @@ fn a_slow_word_holds_up_nobody() {
 }
 
 fn shim_event(topic: &str, value: Vec<u8>) -> ShimEvent {
-    let payload = Any { type_url: "test".to_owned(), value };
+    let payload = Any { type_url: "test".to_owned(), value: value.into() };
     ShimEvent { namespace: task().namespace, at: Timestamp::ZERO, topic: topic.to_owned(), payload }
 }
 

@@ -143,7 +143,7 @@ fn container(id: ContainerId) -> Container {
 }
 
 fn add(name: &str) -> ExecTask {
-    let spec = Any { type_url: Any::PROCESS.to_owned(), value: b"{}".to_vec() };
+    let spec = Any { type_url: Any::PROCESS.to_owned(), value: b"{}".to_vec().into() };
     ExecTask { container_id: web(), exec_id: exec(name), stdio: Stdio::default(), spec }
 }
 

@@ -186,7 +186,7 @@ fn a_record_holds_the_spec_and_gives_it_back() {
     assert_eq!(any, to_any(&spec.clone()).unwrap());
     assert_eq!(from_any(&any).unwrap(), spec);
     // The fields come as the specification's types have them, not by their names.
-    let text = String::from_utf8(any.value.clone()).unwrap();
+    let text = String::from_utf8(any.value.to_vec()).unwrap();
     let at = |field: &str| text.find(&format!("\"{field}\":")).unwrap();
     for fields in
         [["ociVersion", "root", "mounts", "process", "linux"], ["user", "args", "cwd", "capabilities", "rlimits"]]

@@ -429,9 +429,9 @@ mod tests {
     #[test]
     fn checkpoint_options_are_protobuf() {
         let options = Options { exit: true, image_path: "/a", work_path: None };
-        assert_eq!(options.any().value, b"\x08\x01\x42\x02/a");
+        assert_eq!(options.any().value[..], b"\x08\x01\x42\x02/a"[..]);
         assert!(Options::default().any().value.is_empty());
-        assert_eq!(Options::with_locks().value, b"\x28\x01");
+        assert_eq!(Options::with_locks().value[..], b"\x28\x01"[..]);
     }
 
     #[test]

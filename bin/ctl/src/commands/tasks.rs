@@ -255,7 +255,7 @@ fn processes(pids: &[PidInfo]) -> Table {
 /// What the shim says of a process, in the form in which `ctr` (a Go program) prints it.
 fn details(info: &Any) -> String {
     // A message with one field, a string: tag, length, text.
-    match (info.type_url.as_str(), info.value.as_slice()) {
+    match (info.type_url.as_str(), &info.value[..]) {
         ("containerd.runc.v1.ProcessDetails", [10, length, text @ ..]) if usize::from(*length) == text.len() => {
             format!("&ProcessDetails{{ExecID:{},XXX_unrecognized:[],}}", String::from_utf8_lossy(text))
         }

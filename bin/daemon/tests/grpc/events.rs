@@ -10,7 +10,7 @@ use tokio::time::timeout;
 type Events = EventsClient<Channel>;
 
 async fn publish(events: &mut Events, topic: &str) {
-    let event = Some(prost_types::Any { type_url: "test".to_owned(), value: Vec::new() });
+    let event = Some(wharf_grpc::Any { type_url: "test".to_owned(), value: Vec::new().into() });
     events.publish(within("n", PublishRequest { topic: topic.to_owned(), event })).await.unwrap();
 }
 

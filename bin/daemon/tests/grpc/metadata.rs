@@ -267,9 +267,9 @@ async fn images() {
 }
 
 fn container(id: &str, texts: &[&str]) -> Container {
-    let spec = prost_types::Any {
+    let spec = wharf_grpc::Any {
         type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".to_owned(),
-        value: b"{}".to_vec(),
+        value: b"{}".to_vec().into(),
     };
     Container {
         id: id.to_owned(),
@@ -286,7 +286,7 @@ fn container(id: &str, texts: &[&str]) -> Container {
 fn told(container: Option<Container>) -> String {
     let c = container.unwrap();
     let (runtime, spec) = (c.runtime.unwrap().name, c.spec.map(|spec| spec.value).unwrap_or_default());
-    let spec = String::from_utf8(spec).unwrap();
+    let spec = String::from_utf8(spec.into()).unwrap();
     let extensions: Vec<_> = c.extensions.keys().cloned().collect();
     format!(
         "{} [{}] {} {runtime} {spec} {} {} {extensions:?}",
@@ -337,8 +337,8 @@ async fn containers() {
         let other = Container {
             image: "other".to_owned(),
             snapshot_key: "other".to_owned(),
-            spec: Some(prost_types::Any { value: b"{\"x\":1}".to_vec(), ..container("one", &[]).spec.unwrap() }),
-            extensions: [("e".to_owned(), prost_types::Any::default())].into(),
+            spec: Some(wharf_grpc::Any { value: b"{\"x\":1}".to_vec().into(), ..container("one", &[]).spec.unwrap() }),
+            extensions: [("e".to_owned(), wharf_grpc::Any::default())].into(),
             ..container("one", &["b=2", "c=3"])
         };
         let runtime = Container {

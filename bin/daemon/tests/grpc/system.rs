@@ -70,7 +70,7 @@ async fn a_list_of_containers_that_streams() {
         let mut client = daemon.containers().await;
         for (id, label) in [("a", "k=1"), ("b", "k=2"), ("c", "k=1")] {
             let runtime = Some(Runtime { name: "io.containerd.runc.v2".to_owned(), options: None });
-            let spec = Some(prost_types::Any { type_url: "spec".to_owned(), value: b"{}".to_vec() });
+            let spec = Some(wharf_grpc::Any { type_url: "spec".to_owned(), value: b"{}".to_vec().into() });
             let container =
                 Some(Container { id: id.to_owned(), labels: labels(&[label]), runtime, spec, ..Default::default() });
             client.create(within("n", CreateContainerRequest { container })).await.unwrap();
@@ -104,7 +104,7 @@ async fn events_that_cannot_be() {
     ];
     compare(&known, async |daemon, answers| {
         let mut client = daemon.events().await;
-        let event = || Some(prost_types::Any { type_url: "test".to_owned(), value: Vec::new() });
+        let event = || Some(wharf_grpc::Any { type_url: "test".to_owned(), value: Vec::new().into() });
         for topic in ["/a/b", "", "a", "/", "/a/", "/a//b", "/a b"] {
             let code = if topic == "/a/b" { Code::Ok } else { Code::InvalidArgument };
             let request = within("n", PublishRequest { topic: topic.to_owned(), event: event() });

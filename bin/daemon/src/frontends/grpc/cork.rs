@@ -9,7 +9,9 @@
 
 use nix::sys::socket::{self, Shutdown};
 use std::{
+    cell::RefCell,
     io::{self, ErrorKind, IoSlice, Read, Write},
+    mem,
     os::{fd::AsRawFd, unix::net::UnixStream},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,8 +21,12 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
 
 /// Bytes that are gathered at most: a few of the largest frames.
 const GATHERED_MAX_BYTES: usize = 64 << 10;
-/// Room for bytes that a connection keeps while it has none.
-const KEPT_BYTES: usize = 1 << 10;
+
+thread_local! {
+    /// Room for what is gathered, while no connection of this thread has it. Almost always each sends all it has before
+    /// the next one's turn.
+    static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The socket as the protocol sees it.
 #[derive(Debug)]
@@ -97,7 +103,9 @@ impl Out {
         }
         self.sent = 0;
         self.gathered.clear();
-        self.gathered.shrink_to(KEPT_BYTES);
+        if self.gathered.capacity() > 0 {
+            SPARE.set(mem::take(&mut self.gathered));
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -145,6 +153,10 @@ impl AsyncWrite for Corked {
         out.check()?;
         if out.gathered.len() >= GATHERED_MAX_BYTES {
             ready!(out.poll_flush(cork.socket.get_ref(), cx))?;
+        }
+        if out.gathered.capacity() == 0 {
+            out.gathered = SPARE.take();
+            out.gathered.reserve_exact(GATHERED_MAX_BYTES);
         }
         let mut taken = 0;
         for slice in slices {

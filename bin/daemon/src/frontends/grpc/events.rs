@@ -22,8 +22,8 @@ use wharf_messages::{
 };
 
 /// A payload under its bare name, as containerd's are.
-fn payload(name: &str, message: &impl Message) -> prost_types::Any {
-    prost_types::Any { type_url: name.to_owned(), value: message.encode_to_vec() }
+fn payload(name: &str, message: &impl Message) -> wharf_grpc::Any {
+    wharf_grpc::Any { type_url: name.to_owned(), value: message.encode_to_vec().into() }
 }
 
 /// The envelope of an event; none for what clients of containerd do not know.
@@ -34,7 +34,7 @@ fn envelope(record: EventRecord) -> Option<Envelope> {
     Some(Envelope { timestamp: time(record.at), namespace, topic, event })
 }
 
-fn event(event: Event) -> Option<prost_types::Any> {
+fn event(event: Event) -> Option<wharf_grpc::Any> {
     Some(match event {
         Event::NamespaceCreated { name, labels } => {
             payload("containerd.events.NamespaceCreate", &wire::NamespaceCreate { name: name.into(), labels })
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(event(deleted(Some("shell"))), None);
         let told = event(deleted(None)).unwrap();
         assert_eq!(told.type_url, "containerd.events.TaskDelete");
-        let told = wire::TaskDelete::decode(told.value.as_slice()).unwrap();
+        let told = wire::TaskDelete::decode(&told.value[..]).unwrap();
         assert_eq!((told.container_id.as_str(), told.id.as_str(), told.exit_status), ("web", "", 3));
     }
 }

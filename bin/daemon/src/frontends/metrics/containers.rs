@@ -51,7 +51,7 @@ type Figure = (&'static str, &'static str, u64);
 
 /// A container's figures; none if they cannot be read.
 fn figures(metrics: &TaskMetrics) -> Vec<Figure> {
-    let value = metrics.data.value.as_slice();
+    let value = &metrics.data.value[..];
     let pids = |pids: Pids| {
         [
             ("container_pids_current", "The number of processes.", pids.current),
