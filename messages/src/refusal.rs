@@ -173,7 +173,9 @@ impl Refusal {
         let detail = match kind {
             // Shown without.
             RefusalKind::Internal | RefusalKind::Unknown => text,
-            kind => text.strip_suffix(kind.suffix()).map_or(text, |rest| rest.strip_suffix(": ").unwrap_or(rest)),
+            kind if text == kind.suffix() => "",
+            // What ends in these words as part of a sentence stays one: `task web not found`.
+            kind => text.strip_suffix(kind.suffix()).and_then(|rest| rest.strip_suffix(": ")).unwrap_or(text),
         };
         Self { kind, detail: detail.to_owned() }
     }
@@ -197,6 +199,13 @@ mod tests {
             refusal.context("start task").to_string(),
             "start task: container \"x\" in namespace \"default\": not found"
         );
+    }
+
+    #[test]
+    fn only_the_kinds_own_words_are_taken_off() {
+        for (text, detail) in [("a: not found", "a"), ("not found", ""), ("task a not found", "task a not found")] {
+            assert_eq!(Refusal::told(RefusalKind::NotFound, text).detail, detail);
+        }
     }
 
     #[test]

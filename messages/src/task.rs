@@ -109,7 +109,8 @@ pub struct CreateTask {
     pub checkpoint: Option<Descriptor>,
 }
 
-/// Starts the task, or a process added to it. Refused with `NotFound`, `FailedPrecondition` unless it is created.
+/// Starts the task, or a process added to it. Refused with `NotFound`, `Unknown` unless it is created: so containerd says
+/// that a process is in a wrong state, here and below.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StartTask {
     /// Whose.
@@ -120,7 +121,7 @@ pub struct StartTask {
 
 /// Deletes a stopped or created task, or one of its processes; answers how it ended.
 ///
-/// Refused with `NotFound`, `FailedPrecondition` while it runs.
+/// Refused with `NotFound`, `Unknown` while it runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeleteTask {
     /// Whose.
@@ -154,7 +155,8 @@ pub struct ListTasks {
     pub filters: Vec<String>,
 }
 
-/// Sends a signal. Refused with `NotFound` for a process that is not there or has ended.
+/// Sends a signal. Refused with `NotFound` for a process that is not there or has ended; all that a task has left may be
+/// nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KillTask {
     /// Whose.
@@ -202,14 +204,14 @@ pub struct CloseIo {
     pub exec_id: Option<ExecId>,
 }
 
-/// Freezes the task. Refused with `FailedPrecondition` unless it runs.
+/// Freezes the task. Refused with `Unknown` unless it runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PauseTask {
     /// Whose.
     pub container_id: ContainerId,
 }
 
-/// Thaws the task. Refused with `FailedPrecondition` unless it is paused.
+/// Thaws the task. Refused with `Unknown` unless it is paused.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResumeTask {
     /// Whose.

@@ -17,7 +17,7 @@ fn a_detached_container_is_listed_killed_and_removed() {
     assert!(fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().starts_with("sleep"));
     daemon.ok("tasks ls -q").prints("web");
 
-    daemon.wharf("tasks rm web").refused(&["must be stopped before deletion: running", "failed precondition"]);
+    daemon.wharf("tasks rm web").refused(&["cannot delete a running process"]);
     daemon.wharf("containers rm web").refused(&["web"]);
     assert!(process::alive(pid), "a refused removal touches nothing");
 

@@ -125,7 +125,12 @@ to_store! {
             None => refuse::no_task(&call.container_id),
             Some(exec) => no_process(exec),
         });
-        Ok(process?.to_process(&call.container_id))
+        let mut process = process?.to_process(&call.container_id);
+        if row.init.status == TaskStatus::Paused {
+            // With the task all that is in it is frozen, whatever it was doing.
+            process.status = TaskStatus::Paused;
+        }
+        Ok(process)
     };
     scan ListTasks => |call, wharf, meta, reader| {
         let rows = reader.tasks(meta.namespace()?)?.map(|row| row.map(|row| row.init.to_process(&row.container_id)));
@@ -321,21 +326,17 @@ impl Serve for SetLogLevel {
 
 impl Serve for GetMetrics {
     async fn serve(self, wharf: Wharf, meta: Meta, _: CallIo<()>) -> Answer<Vec<TaskMetrics>> {
-        let filters = Filters::parse(&self.filters)?;
+        // Other than by lists a malformed filter is refused without a code of its own, as by containerd.
+        let filters = Filters::parse(&self.filters).map_err(|refusal| Refusal::unknown(refusal.to_string()))?;
         let namespace = meta.namespace()?.clone();
         let (store, clock) = (wharf.store.clone(), wharf.clock.clone());
-        let running = blocking("list running tasks", move || {
-            let mut running = Vec::new();
-            for row in store.read()?.tasks(&namespace)? {
-                let row = row?;
-                if matches!(row.init.status, TaskStatus::Running | TaskStatus::Paused) {
-                    running.push(Scoped { namespace: namespace.clone(), id: row.container_id });
-                }
-            }
-            Ok(running)
+        let tasks = blocking("list tasks", move || {
+            let rows = store.read()?.tasks(&namespace)?;
+            rows.map(|row| Ok(Scoped { namespace: namespace.clone(), id: row?.container_id }))
+                .collect::<Answer<Vec<_>>>()
         })
         .await?;
-        let asked = running.into_iter().filter_map(|task| {
+        let asked = tasks.into_iter().filter_map(|task| {
             let empty = wharf_messages::Any::default();
             let probe = TaskMetrics { container_id: task.id.clone(), at: clock.now(), data: empty };
             filters.matches(&probe).then(|| {
@@ -343,7 +344,7 @@ impl Serve for GetMetrics {
                 async move { figures.await.map(|data| TaskMetrics { data, ..probe }) }
             })
         });
-        // A task that ends while it is asked is no longer running: the others' figures are the answer.
+        // One that comes or goes while it is asked has none: the others' figures are the answer.
         let answered = join_all(asked).await.into_iter().filter_map(|figures| match figures {
             Ok(figures) => Some(figures),
             Err(refusal) => {

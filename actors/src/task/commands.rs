@@ -190,7 +190,8 @@ impl Handler<Ask<KillTask>> for TaskActor {
 
     fn handle(&mut self, ask: Ask<KillTask>, ctx: &mut Ctx<Self>) {
         let Ask { call, reply, .. } = ask;
-        self.word(&Verb::Kill(call.exec_id.clone()), "kill process", reply, ctx, |shim| async move {
+        let verb = if call.all && call.exec_id.is_none() { Verb::KillAll } else { Verb::Kill(call.exec_id.clone()) };
+        self.word(&verb, "kill process", reply, ctx, |shim| async move {
             shim.kill(call.exec_id.as_ref(), call.signal, call.all).await
         });
     }

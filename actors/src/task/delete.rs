@@ -168,7 +168,9 @@ impl TaskActor {
                 }
                 task.forget(ctx);
                 if let Some((reply, _)) = reply {
-                    reply.send(Ok(deleted));
+                    // Whoever deletes what has not run is told of no failure, as by containerd: clients end with this code.
+                    let code = if told.is_none() { 0 } else { deleted.exit.code };
+                    reply.send(Ok(DeletedProcess { exit: Exit { code, ..deleted.exit }, ..deleted }));
                 }
             }
             // Shim and bundle are gone, the row is not: it can be deleted again.

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use wharf_messages::{
-    Answer, ContainerId, ExecId, Refusal,
+    Answer, ContainerId, ExecId, Refusal, RefusalKind,
     task::{Exit, TaskStatus},
 };
 
@@ -84,6 +84,8 @@ pub enum Verb {
     Exec(ExecId),
     /// Signal a process. Legal until it has ended.
     Kill(ProcessId),
+    /// Signal all processes. Legal as long as there is a task: what it has left counts, and may be nothing.
+    KillAll,
     /// Freeze. Legal while running.
     Pause,
     /// Thaw. Legal while paused.
@@ -118,7 +120,9 @@ impl Machine {
     /// Whether `verb` is legal now.
     ///
     /// # Errors
-    /// The refusal that it earns: `NotFound`, `AlreadyExists`, or `FailedPrecondition` in the runtime's usual words.
+    /// The refusal that it earns: `NotFound`, `AlreadyExists`, and for a process in a wrong state `Unknown`, which is what
+    /// containerd's shim says of it, in the same words. `FailedPrecondition` while task or process come and go: containerd
+    /// has no such states.
     pub fn permit(&self, verb: &Verb) -> Answer<()> {
         let id = &self.id;
         match (verb, self.phase) {
@@ -135,12 +139,7 @@ impl Machine {
             Verb::Wait(process) | Verb::Talk(process) => self.step(process).map(|_| ()),
             Verb::Start(process) => match self.step(process)? {
                 Step::Created => Ok(()),
-                Step::Adding => Err(self.cannot("start", process, "is being added")),
-                Step::Starting | Step::Running | Step::Paused => {
-                    Err(self.cannot("start", process, "is running already"))
-                }
-                Step::Stopped(_) => Err(self.cannot("start", process, "has stopped")),
-                Step::Deleting(_) => Err(self.cannot("start", process, "is being deleted")),
+                step => Err(self.wrong("start", process, step, "process")),
             },
             Verb::Exec(exec) => {
                 if self.processes.contains_key(&Some(exec.clone())) {
@@ -148,33 +147,34 @@ impl Machine {
                 }
                 match self.step(&None)? {
                     Step::Created | Step::Starting | Step::Running => Ok(()),
-                    Step::Paused => Err(self.cannot("exec in", &None, "is paused")),
-                    _ => Err(self.cannot("exec in", &None, "is not running")),
+                    step => Err(self.wrong("exec in", &None, step, "state")),
                 }
             }
             Verb::Kill(process) => match self.step(process)? {
                 Step::Stopped(_) | Step::Deleting(_) => Err(Refusal::not_found("process already finished")),
-                Step::Adding => Err(self.cannot("kill", process, "is being added")),
+                Step::Adding => Err(self.comes_and_goes("kill", process, "is being added")),
                 _ => Ok(()),
             },
             Verb::Pause => match self.step(&None)? {
                 Step::Running => Ok(()),
-                Step::Paused => Err(self.cannot("pause", &None, "is paused already")),
-                _ => Err(self.cannot("pause", &None, "is not running")),
+                Step::Created => Err(Refusal::unknown("cannot pause task in created state")),
+                step => Err(self.wrong("pause", &None, step, "container")),
             },
             Verb::Resume => match self.step(&None)? {
                 Step::Paused => Ok(()),
-                _ => Err(self.cannot("resume", &None, "is not paused")),
+                Step::Created => Err(Refusal::unknown("cannot resume task in created state")),
+                step @ Step::Stopped(_) => Err(self.wrong("resume", &None, step, "container")),
+                step => Err(self.wrong("resume", &None, step, "process")),
             },
             Verb::Delete(process) => match self.step(process)? {
                 Step::Created | Step::Stopped(_) => Ok(()),
-                Step::Deleting(_) => Err(self.cannot("delete", process, "is being deleted")),
-                step => Err(Refusal::failed_precondition(format!(
-                    "{} must be stopped before deletion: {}",
-                    self.name(process),
-                    step.status().as_str().to_lowercase()
-                ))),
+                step => {
+                    let refusal = self.wrong("delete", process, step, "process");
+                    let whole = process.is_none() && refusal.is(RefusalKind::Unknown);
+                    Err(if whole { refusal.context("failed to delete task") } else { refusal })
+                }
             },
+            Verb::KillAll => self.step(&None).map(|_| ()),
             Verb::Reach => Ok(()),
         }
     }
@@ -220,8 +220,23 @@ impl Machine {
         }
     }
 
-    fn cannot(&self, what: &str, process: &ProcessId, why: &str) -> Refusal {
-        Refusal::failed_precondition(format!("cannot {what} {}: it {why}", self.name(process)))
+    /// What a process in a wrong state is refused with; `whose` state it is said to be differs from verb to verb.
+    fn wrong(&self, verb: &str, process: &ProcessId, step: Step, whose: &str) -> Refusal {
+        let state = match step {
+            Step::Adding => return self.comes_and_goes(verb, process, "is being added"),
+            Step::Deleting(_) => return self.comes_and_goes(verb, process, "is being deleted"),
+            Step::Created => "created",
+            Step::Starting | Step::Running => "running",
+            // An added one is frozen with its task, and runs by itself.
+            Step::Paused if process.is_some() => "running",
+            Step::Paused => "paused",
+            Step::Stopped(_) => "stopped",
+        };
+        Refusal::unknown(format!("cannot {verb} a {state} {whose}"))
+    }
+
+    fn comes_and_goes(&self, verb: &str, process: &ProcessId, why: &str) -> Refusal {
+        Refusal::failed_precondition(format!("cannot {verb} {}: it {why}", self.name(process)))
     }
 }
 
@@ -233,7 +248,7 @@ pub fn no_process(exec: &ExecId) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wharf_messages::{RefusalKind, Timestamp};
+    use wharf_messages::Timestamp;
 
     const EXIT: Exit = Exit { code: 0, exited_at: Timestamp(1), oom: false };
 
@@ -254,7 +269,7 @@ mod tests {
     /// Given a state, when a verb comes, then it is legal or earns this refusal.
     #[test]
     fn every_verb_in_every_state() {
-        use RefusalKind::{AlreadyExists, FailedPrecondition as Pre, NotFound};
+        use RefusalKind::{AlreadyExists, FailedPrecondition, NotFound, Unknown};
         let absent = Machine::absent(ContainerId::new("web").unwrap());
         for verb in
             [Verb::Start(None), Verb::Kill(None), Verb::Delete(None), Verb::Wait(None), Verb::Reach, Verb::Pause]
@@ -264,21 +279,21 @@ mod tests {
         assert_eq!(absent.permit(&Verb::Create), Ok(()));
 
         let ok = None;
-        type Row = (Step, [(Verb, Option<RefusalKind>); 7]);
+        type Row = (Step, [(Verb, Option<RefusalKind>); 8]);
         #[rustfmt::skip]
         let table: &[Row] = &[
             (Step::Created, [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), ok), (Verb::Kill(None), ok),
-                (Verb::Pause, Some(Pre)), (Verb::Resume, Some(Pre)), (Verb::Delete(None), ok), (Verb::Exec(exec()), ok)]),
-            (Step::Starting, [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(Pre)), (Verb::Kill(None), ok),
-                (Verb::Pause, Some(Pre)), (Verb::Resume, Some(Pre)), (Verb::Delete(None), Some(Pre)), (Verb::Exec(exec()), ok)]),
-            (Step::Running, [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(Pre)), (Verb::Kill(None), ok),
-                (Verb::Pause, ok), (Verb::Resume, Some(Pre)), (Verb::Delete(None), Some(Pre)), (Verb::Exec(exec()), ok)]),
-            (Step::Paused, [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(Pre)), (Verb::Kill(None), ok),
-                (Verb::Pause, Some(Pre)), (Verb::Resume, ok), (Verb::Delete(None), Some(Pre)), (Verb::Exec(exec()), Some(Pre))]),
-            (Step::Stopped(EXIT), [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(Pre)), (Verb::Kill(None), Some(NotFound)),
-                (Verb::Pause, Some(Pre)), (Verb::Resume, Some(Pre)), (Verb::Delete(None), ok), (Verb::Exec(exec()), Some(Pre))]),
-            (Step::Deleting(Some(EXIT)), [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(Pre)), (Verb::Kill(None), Some(NotFound)),
-                (Verb::Pause, Some(Pre)), (Verb::Resume, Some(Pre)), (Verb::Delete(None), Some(Pre)), (Verb::Exec(exec()), Some(Pre))]),
+                (Verb::KillAll, ok), (Verb::Pause, Some(Unknown)), (Verb::Resume, Some(Unknown)), (Verb::Delete(None), ok), (Verb::Exec(exec()), ok)]),
+            (Step::Starting, [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(Unknown)), (Verb::Kill(None), ok),
+                (Verb::KillAll, ok), (Verb::Pause, Some(Unknown)), (Verb::Resume, Some(Unknown)), (Verb::Delete(None), Some(Unknown)), (Verb::Exec(exec()), ok)]),
+            (Step::Running, [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(Unknown)), (Verb::Kill(None), ok),
+                (Verb::KillAll, ok), (Verb::Pause, ok), (Verb::Resume, Some(Unknown)), (Verb::Delete(None), Some(Unknown)), (Verb::Exec(exec()), ok)]),
+            (Step::Paused, [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(Unknown)), (Verb::Kill(None), ok),
+                (Verb::KillAll, ok), (Verb::Pause, Some(Unknown)), (Verb::Resume, ok), (Verb::Delete(None), Some(Unknown)), (Verb::Exec(exec()), Some(Unknown))]),
+            (Step::Stopped(EXIT), [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(Unknown)), (Verb::Kill(None), Some(NotFound)),
+                (Verb::KillAll, ok), (Verb::Pause, Some(Unknown)), (Verb::Resume, Some(Unknown)), (Verb::Delete(None), ok), (Verb::Exec(exec()), Some(Unknown))]),
+            (Step::Deleting(Some(EXIT)), [(Verb::Create, Some(AlreadyExists)), (Verb::Start(None), Some(FailedPrecondition)), (Verb::Kill(None), Some(NotFound)),
+                (Verb::KillAll, ok), (Verb::Pause, Some(FailedPrecondition)), (Verb::Resume, Some(FailedPrecondition)), (Verb::Delete(None), Some(FailedPrecondition)), (Verb::Exec(exec()), Some(FailedPrecondition))]),
         ];
         for (step, verbs) in table {
             let machine = live(*step, None);
@@ -305,7 +320,7 @@ mod tests {
     fn added_processes_have_names_and_their_own_steps() {
         let machine = live(Step::Running, Some(Step::Running));
         assert_eq!(machine.permit(&Verb::Exec(exec())).unwrap_err().kind, RefusalKind::AlreadyExists);
-        assert_eq!(machine.permit(&Verb::Delete(Some(exec()))).unwrap_err().kind, RefusalKind::FailedPrecondition);
+        assert_eq!(machine.permit(&Verb::Delete(Some(exec()))).unwrap_err().kind, RefusalKind::Unknown);
         let other = Some(ExecId::new("other").unwrap());
         assert_eq!(machine.permit(&Verb::Start(other.clone())).unwrap_err().kind, RefusalKind::NotFound);
         assert_eq!(machine.permit(&Verb::Wait(other)).unwrap_err().kind, RefusalKind::NotFound);
@@ -326,13 +341,30 @@ mod tests {
 
     #[test]
     fn clients_see_containerds_words() {
-        assert_eq!(
-            live(Step::Running, None).permit(&Verb::Delete(None)).unwrap_err().to_string(),
-            "task web must be stopped before deletion: running: failed precondition"
-        );
-        assert_eq!(
-            live(Step::Stopped(EXIT), None).permit(&Verb::Kill(None)).unwrap_err().to_string(),
-            "process already finished: not found"
-        );
+        let said = |step, verb| live(step, Some(step)).permit(&verb).unwrap_err().to_string();
+        let stopped = Step::Stopped(EXIT);
+        let x = Some(exec());
+        #[rustfmt::skip]
+        let table = [
+            (Step::Running, Verb::Delete(None), "failed to delete task: cannot delete a running process"),
+            (Step::Paused, Verb::Delete(None), "failed to delete task: cannot delete a paused process"),
+            (Step::Paused, Verb::Delete(x.clone()), "cannot delete a running process"),
+            (Step::Running, Verb::Start(None), "cannot start a running process"),
+            (Step::Paused, Verb::Start(None), "cannot start a paused process"),
+            (Step::Paused, Verb::Start(x), "cannot start a running process"),
+            (stopped, Verb::Start(None), "cannot start a stopped process"),
+            (Step::Created, Verb::Pause, "cannot pause task in created state"),
+            (Step::Paused, Verb::Pause, "cannot pause a paused container"),
+            (stopped, Verb::Pause, "cannot pause a stopped container"),
+            (Step::Created, Verb::Resume, "cannot resume task in created state"),
+            (Step::Running, Verb::Resume, "cannot resume a running process"),
+            (stopped, Verb::Resume, "cannot resume a stopped container"),
+            (Step::Paused, Verb::Exec(ExecId::new("y").unwrap()), "cannot exec in a paused state"),
+            (stopped, Verb::Exec(ExecId::new("y").unwrap()), "cannot exec in a stopped state"),
+            (stopped, Verb::Kill(None), "process already finished: not found"),
+        ];
+        for (step, verb, words) in table {
+            assert_eq!(said(step, verb.clone()), words, "{verb:?} while {step:?}");
+        }
     }
 }

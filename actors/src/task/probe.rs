@@ -53,7 +53,7 @@ impl Handler<Ask<Probe>> for TaskActor {
         let Ask { call, reply, .. } = ask;
         let runs = self.machine.permit(&Verb::Reach).and_then(|()| match self.machine.step(&None)? {
             Step::Running => self.shim(),
-            _ => Err(Refusal::failed_precondition(format!("cannot probe task {}: it does not run", self.id.container))),
+            _ => Err(not_running(&self.id.container)),
         });
         let shim = match runs {
             Ok(shim) => shim,
@@ -79,10 +79,16 @@ impl Handler<Ask<Probe>> for TaskActor {
             },
             |task, probed, ctx| {
                 task.listen_for_loss(&probed, ctx);
-                reply.send(probed);
+                let runs = task.machine.step(&None) == Ok(Step::Running);
+                reply.send(probed.map_err(|refusal| if runs { refusal } else { not_running(&task.id.container) }));
             },
         );
     }
+}
+
+/// Says that it is not the probe that failed.
+fn not_running(container: &ContainerId) -> Refusal {
+    Refusal::failed_precondition(format!("cannot probe task {container}: it does not run"))
 }
 
 async fn run(shim: &dyn Shim, probe: &ExecId, call: &Probe) -> Answer<Probed> {

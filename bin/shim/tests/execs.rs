@@ -61,7 +61,7 @@ fn a_process_has_a_life_of_its_own() {
     let pid = client.start(id, "x").unwrap();
     assert_eq!(client.wait(id, "x").unwrap(), 5);
     assert_eq!(world.exit_record("exec-x").unwrap()["status"], 5);
-    assert_eq!(client.start(id, "x").unwrap_err().code, Code::FAILED_PRECONDITION);
+    assert_eq!(client.start(id, "x").unwrap_err().code, Code::UNKNOWN);
     assert_eq!(client.kill(id, "x", libc::SIGKILL, false).unwrap_err().code, Code::NOT_FOUND);
     let deleted = client.delete(id, "x").unwrap();
     assert_eq!((deleted.exit_status, i32::try_from(deleted.pid)), (5, Ok(pid)));
@@ -172,7 +172,7 @@ fn it_is_known_among_the_processes() {
     let info = pids.processes.iter().find(|process| process.pid == pid).unwrap().info.clone().unwrap();
     assert_eq!(info.type_url, "containerd.runc.v1.ProcessDetails");
     assert_eq!(ProcessDetails::parse_from_bytes(&info.value).unwrap().exec_id, "x");
-    assert_eq!(world.client().delete(&world.id, "x").unwrap_err().code, Code::FAILED_PRECONDITION);
+    assert_eq!(world.client().delete(&world.id, "x").unwrap_err().code, Code::UNKNOWN);
     world.client().kill(&world.id, "x", libc::SIGTERM, false).unwrap();
     assert_eq!(world.client().wait(&world.id, "x").unwrap(), 143);
 }

@@ -30,7 +30,7 @@ pub fn restore_path(options: Option<&Any>) -> Answer<String> {
 /// The folder that a checkpoint goes to, if its options name one.
 ///
 /// # Errors
-/// `InvalidArgument` for options that are not what their type says.
+/// `Unknown`, as by containerd, for options that are not what their type says.
 ///
 /// # Spec
 /// containerd 1.6 `services/tasks/local.go`, `getCheckpointPath`: `image_path`.
@@ -40,7 +40,7 @@ pub fn checkpoint_path(options: Option<&Any>) -> Answer<String> {
     };
     CheckpointOptions::parse_from_bytes(&options.value)
         .map(|options| options.image_path)
-        .map_err(|e| Refusal::invalid(format!("checkpoint options {CHECKPOINT}: {e}")))
+        .map_err(|e| Refusal::unknown(format!("checkpoint options {CHECKPOINT}: {e}")))
 }
 
 #[cfg(test)]

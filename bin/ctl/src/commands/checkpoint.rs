@@ -130,11 +130,12 @@ impl Paused {
     /// Lets it go on; one that was stopped by its checkpoint does not.
     async fn end(self, client: &Client) {
         let Some(container_id) = self.0 else { return };
-        match client.call(ResumeTask { container_id }).await {
-            Err(refusal) if !matches!(refusal.kind, RefusalKind::NotFound | RefusalKind::FailedPrecondition) => {
-                warn(format!("error resuming task: {refusal}"));
-            }
-            _ => {}
+        let get = GetTask { container_id: container_id.clone(), exec_id: None };
+        let Err(refusal) = client.call(ResumeTask { container_id }).await else { return };
+        // It may have ended: then there is nothing to resume.
+        let is_paused = client.call(get).await.is_ok_and(|task| task.status == TaskStatus::Paused);
+        if is_paused || !matches!(refusal.kind, RefusalKind::NotFound | RefusalKind::Unknown) {
+            warn(format!("error resuming task: {refusal}"));
         }
     }
 }

@@ -11,6 +11,8 @@ mod layers;
 mod metadata;
 mod snapshots;
 mod system;
+mod task_calls;
+mod tasks;
 mod traces;
 
 use wharf_grpc as proto;

@@ -27,12 +27,20 @@ fn done() -> Answer<Vec<u8>> {
 
 /// Sends a signal to a process that this one will reap, so that the number cannot mean another.
 fn signal(pid: i32, signal: u32) -> Answer<()> {
-    let number = i32::try_from(signal).map_err(|_| Refusal::invalid(format!("signal {signal}")))?;
-    sys::kill(pid, number).map_err(|error| match error.raw_os_error() {
+    sys::kill(pid, number(signal)?).map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH) => Refusal::not_found("process already finished"),
-        Some(libc::EINVAL) => Refusal::invalid(format!("signal {signal}")),
+        Some(libc::EINVAL) => no_signal(),
         _ => Refusal::io(format!("send signal {signal} to process {pid}"), &error),
     })
+}
+
+fn number(signal: u32) -> Answer<i32> {
+    i32::try_from(signal).map_err(|_| no_signal())
+}
+
+/// What containerd's shim says of a number that is no signal's.
+fn no_signal() -> Refusal {
+    Refusal::unknown("unknown error after kill: invalid argument")
 }
 
 impl Shim {
@@ -40,16 +48,23 @@ impl Shim {
         let request: KillRequest = decode(payload)?;
         let container = self.container(&request.id)?;
         let process = container.process(&request.exec_id)?;
-        process.state.allows(Ask::Kill)?;
+        // What a task has left may be signalled when its first process has ended, and may be nothing.
+        let all = request.all && request.exec_id.is_empty();
+        if !all {
+            process.state.allows(Ask::Kill)?;
+        }
         let pid = process.pid;
         if pid == 0 {
-            return Err(Refusal::failed_precondition("process is not started"));
+            return Err(Refusal::failed_precondition("process not created"));
         }
         if !request.exec_id.is_empty() {
-            signal(pid, request.signal)?;
+            signal(pid, request.signal).map_err(|refusal| match refusal.kind {
+                RefusalKind::Unknown => refusal.context("exec kill error"),
+                _ => refusal,
+            })?;
             return done().map(Some);
         }
-        if container.held_exit.is_some() {
+        if container.held_exit.is_some() && !all {
             return Err(Refusal::not_found("process already finished"));
         }
         if let Some(binary) = &container.runtime.binary {
@@ -57,12 +72,9 @@ impl Shim {
             self.start_job(Job { running, container: request.id, to, purpose: Purpose::Kill });
             return Ok(None);
         }
-        match container.cgroup.as_ref().filter(|_| request.all) {
-            Some(cgroup) => {
-                let number = i32::try_from(request.signal)
-                    .map_err(|_| Refusal::invalid(format!("signal {}", request.signal)))?;
-                cgroup.kill_all(number)?;
-            }
+        match container.cgroup.as_ref().filter(|_| all) {
+            Some(cgroup) => cgroup.kill_all(number(request.signal)?)?,
+            None if container.init.state == State::Stopped => {}
             None => signal(pid, request.signal)?,
         }
         // Version 1 keeps even SIGKILL from processes that are frozen.
@@ -154,7 +166,7 @@ impl Shim {
         let container = self.container(&request.id)?;
         container.init.state.allows(Ask::Update)?;
         let resources: LinuxResources = serde_json::from_slice(&request.resources.value)
-            .map_err(|error| Refusal::invalid(format!("resources: {error}")))?;
+            .map_err(|error| Refusal::unknown(format!("resources: {error}")))?;
         if let Some(binary) = &container.runtime.binary {
             let file = container.bundle.join("update.json");
             std::fs::write(&file, &request.resources.value)
@@ -209,6 +221,9 @@ impl Shim {
     pub(super) fn resize(&mut self, payload: &[u8], _: ReplyTo) -> Answer<Reply> {
         let request: ResizePtyRequest = decode(payload)?;
         let process = self.container(&request.id)?.process(&request.exec_id)?;
+        if !request.exec_id.is_empty() && process.state == State::Stopped {
+            return Err(Refusal::unknown("cannot resize a stopped container"));
+        }
         if let Some(console) = &process.streams.console {
             let fit = |size| u16::try_from(size).unwrap_or(u16::MAX);
             console.resize(fit(request.width), fit(request.height))?;

@@ -97,8 +97,12 @@ impl Shim {
         self.relays.remove_all(process.key);
         self.keys.remove(&process.key);
         if let Some(deletion) = &process.deletion {
-            let answer = encode(&response(process.pid_u32(), process.exit.as_ref()));
-            self.reply(deletion.reply, answer);
+            let mut answer = response(process.pid_u32(), process.exit.as_ref());
+            if process.pid == 0 {
+                // It was never started, and so has not failed.
+                answer.exit_status = 0;
+            }
+            self.reply(deletion.reply, encode(&answer));
         }
     }
 

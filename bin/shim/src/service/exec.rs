@@ -80,7 +80,8 @@ impl Shim {
         let (bundle, io_owner) = (container.bundle.clone(), container.io_owner);
         container.process(exec)?.state.allows(Ask::Start)?;
         if container.held_exit.is_some() {
-            return Err(Refusal::failed_precondition(format!("container {id:?}: its init process is not running")));
+            // It has ended, and is only waiting to be told of.
+            State::Stopped.allows(Ask::StartExec)?;
         }
         container.init.state.allows(Ask::StartExec)?;
         let process = container.process(exec)?;
@@ -180,7 +181,7 @@ impl Shim {
 
 /// The OCI process with the terminal that the request says: clients leave the two contradicting each other.
 fn set_terminal(json: &[u8], terminal: bool) -> Answer<Vec<u8>> {
-    let refuse = |error: serde_json::Error| Refusal::invalid(format!("process specification: {error}"));
+    let refuse = |error: serde_json::Error| Refusal::unknown(format!("process specification: {error}"));
     let mut process: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json).map_err(refuse)?;
     process.insert("terminal".into(), terminal.into());
     serde_json::to_vec(&process).map_err(refuse)

@@ -43,21 +43,6 @@ pub enum Ask {
     Checkpoint,
 }
 
-impl Ask {
-    fn word(self) -> &'static str {
-        match self {
-            Ask::Start => "start",
-            Ask::Delete => "delete",
-            Ask::Pause => "pause",
-            Ask::Resume => "resume",
-            Ask::Exec | Ask::StartExec => "exec in",
-            Ask::Kill => "kill",
-            Ask::Update => "update",
-            Ask::Checkpoint => "checkpoint",
-        }
-    }
-}
-
 impl State {
     /// The state's name.
     #[must_use]
@@ -74,25 +59,36 @@ impl State {
     /// Whether it may be asked that now.
     ///
     /// # Errors
-    /// Failed precondition, or not found for a signal to a process that has ended, as containerd's clients expect.
+    /// Unknown for a wrong state and not found for a signal to a process that has ended: codes and words of containerd's
+    /// shim, which its clients see.
     pub fn allows(self, ask: Ask) -> Answer<()> {
-        use State::{Created, Paused, Pausing, Running, Stopped};
-        let allowed = match ask {
-            Ask::Start => matches!(self, Created),
-            Ask::Delete => matches!(self, Created | Stopped),
-            Ask::Pause => matches!(self, Running),
-            Ask::Resume => matches!(self, Paused),
-            Ask::Exec => matches!(self, Created | Running),
-            Ask::StartExec => matches!(self, Running),
-            Ask::Update => !matches!(self, Stopped),
-            Ask::Checkpoint => matches!(self, Running | Paused),
+        use State::{Created, Paused, Running, Stopped};
+        let state = self.word();
+        let words = match ask {
+            Ask::Start if self == Created => return Ok(()),
+            Ask::Start => format!("cannot start a {state} process"),
+            Ask::Delete if matches!(self, Created | Stopped) => return Ok(()),
+            Ask::Delete => format!("cannot delete a {state} process"),
+            Ask::Pause if self == Running => return Ok(()),
+            Ask::Pause if self == Created => "cannot pause task in created state".to_owned(),
+            Ask::Pause => format!("cannot pause a {state} container"),
+            Ask::Resume if self == Paused => return Ok(()),
+            Ask::Resume if self == Created => "cannot resume task in created state".to_owned(),
+            Ask::Resume if self == Stopped => "cannot resume a stopped container".to_owned(),
+            Ask::Resume => format!("cannot resume a {state} process"),
+            Ask::Exec if matches!(self, Created | Running) => return Ok(()),
+            Ask::Exec => format!("cannot exec in a {state} state"),
+            Ask::StartExec if matches!(self, Created | Running) => return Ok(()),
+            Ask::StartExec => format!("OCI runtime exec failed: exec failed: cannot exec in a {state} container"),
             Ask::Kill if self == Stopped => return Err(Refusal::not_found("process already finished")),
-            Ask::Kill => matches!(self, Created | Running | Pausing | Paused),
+            Ask::Kill => return Ok(()),
+            Ask::Update if self != Stopped => return Ok(()),
+            Ask::Update => "cannot update a stopped container".to_owned(),
+            Ask::Checkpoint if matches!(self, Running | Paused) => return Ok(()),
+            Ask::Checkpoint if self == Created => "cannot checkpoint a task in created state".to_owned(),
+            Ask::Checkpoint => format!("cannot checkpoint a {state} container"),
         };
-        if allowed {
-            return Ok(());
-        }
-        Err(Refusal::failed_precondition(format!("cannot {} a {} process", ask.word(), self.word())))
+        Err(Refusal::unknown(words))
     }
 }
 
@@ -105,7 +101,7 @@ mod tests {
     fn what_may_be_asked_when() {
         use Ask::*;
         let table = [
-            (State::Created, vec![Start, Delete, Exec, Kill, Update]),
+            (State::Created, vec![Start, Delete, Exec, StartExec, Kill, Update]),
             (State::Running, vec![Pause, Exec, StartExec, Kill, Update, Checkpoint]),
             (State::Pausing, vec![Kill, Update]),
             (State::Paused, vec![Resume, Kill, Update, Checkpoint]),
@@ -122,7 +118,7 @@ mod tests {
     fn refusals_have_the_kinds_that_clients_look_for() {
         let refusal = |state: State, ask| state.allows(ask).unwrap_err();
         let deleted = refusal(State::Running, Ask::Delete);
-        assert_eq!(deleted.kind, RefusalKind::FailedPrecondition);
+        assert_eq!(deleted.kind, RefusalKind::Unknown);
         assert_eq!(deleted.detail, "cannot delete a running process");
         assert_eq!(refusal(State::Stopped, Ask::Kill).to_string(), "process already finished: not found");
     }

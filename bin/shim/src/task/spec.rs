@@ -181,7 +181,7 @@ impl Process {
     /// # Errors
     /// Invalid argument.
     pub fn parse(json: &[u8]) -> Answer<Self> {
-        serde_json::from_slice(json).map_err(|error| Refusal::invalid(format!("process specification: {error}")))
+        serde_json::from_slice(json).map_err(|error| Refusal::unknown(format!("process specification: {error}")))
     }
 
     /// The terminal's size to begin with: width and height, if one was asked for.

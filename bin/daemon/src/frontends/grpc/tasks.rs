@@ -54,7 +54,12 @@ fn process(process: Process) -> Wire {
 
 /// Which process: the empty name is the task's first.
 fn which(container_id: &str, exec_id: &str) -> Answer<(ContainerId, Option<ExecId>)> {
-    Ok((ContainerId::new(container_id)?, optional(exec_id, ExecId::new)?))
+    Ok((container(container_id)?, optional(exec_id, ExecId::new)?))
+}
+
+/// Whose task: no container has a name that cannot be, and so it is not found.
+fn container(id: &str) -> Answer<ContainerId> {
+    ContainerId::new(id).map_err(|_| Refusal::not_found(format!("container {id:?}")))
 }
 
 fn deleted(id: String, DeletedProcess { pid, exit }: DeletedProcess) -> DeleteResponse {
@@ -67,7 +72,7 @@ fn create(wire: CreateTaskRequest) -> Answer<CreateTask> {
     }
     let CreateTaskRequest { stdin, stdout, stderr, terminal, .. } = wire;
     Ok(CreateTask {
-        container_id: ContainerId::new(wire.container_id)?,
+        container_id: container(&wire.container_id)?,
         rootfs: Rootfs::Mounts(mounts_in(wire.rootfs)),
         stdio: Stdio { stdin, stdout, stderr, terminal },
         options: wire.options.map(any_in),
@@ -79,8 +84,11 @@ fn create(wire: CreateTaskRequest) -> Answer<CreateTask> {
 fn exec(wire: ExecProcessRequest) -> Answer<ExecTask> {
     let ExecProcessRequest { stdin, stdout, stderr, terminal, .. } = wire;
     Ok(ExecTask {
-        container_id: ContainerId::new(wire.container_id)?,
-        exec_id: ExecId::new(wire.exec_id)?,
+        container_id: container(&wire.container_id)?,
+        exec_id: match wire.exec_id.as_str() {
+            "" => return Err(Refusal::invalid("exec id cannot be empty")),
+            id => ExecId::new(id).map_err(|refusal| refusal.context(format!("invalid exec id {id}")))?,
+        },
         stdio: Stdio { stdin, stdout, stderr, terminal },
         spec: any_in(required("process spec", wire.spec)?),
     })
@@ -106,11 +114,11 @@ impl Tasks for Api {
     }
 
     async fn delete(&self, request: Request<DeleteTaskRequest>) -> Reply<DeleteResponse> {
-        let id = request.get_ref().container_id.clone();
         self.unary(
             request,
-            |wire| Ok(DeleteTask { container_id: ContainerId::new(wire.container_id)?, exec_id: None }),
-            |done| deleted(id, done),
+            |wire| Ok(DeleteTask { container_id: container(&wire.container_id)?, exec_id: None }),
+            // Only an added one's `id` is filled, as by containerd.
+            |done| deleted(String::new(), done),
         )
         .await
     }
@@ -120,7 +128,7 @@ impl Tasks for Api {
         self.unary(
             request,
             |wire| {
-                let container_id = ContainerId::new(wire.container_id)?;
+                let container_id = container(&wire.container_id)?;
                 // Without a name it would be the task as a whole.
                 Ok(DeleteTask { container_id, exec_id: Some(ExecId::new(wire.exec_id)?) })
             },
@@ -144,7 +152,8 @@ impl Tasks for Api {
     async fn list(&self, request: Request<ListTasksRequest>) -> Reply<ListTasksResponse> {
         self.unary(
             request,
-            |wire| Ok(ListTasks { filters: vec![wire.filter] }),
+            // containerd does not look at the filter.
+            |_| Ok(ListTasks::default()),
             |found| ListTasksResponse { tasks: found.into_iter().map(process).collect() },
         )
         .await
@@ -191,19 +200,19 @@ impl Tasks for Api {
     }
 
     async fn pause(&self, request: Request<PauseTaskRequest>) -> Reply<()> {
-        let pause = |wire: PauseTaskRequest| Ok(PauseTask { container_id: ContainerId::new(wire.container_id)? });
+        let pause = |wire: PauseTaskRequest| Ok(PauseTask { container_id: container(&wire.container_id)? });
         self.unary(request, pause, |()| ()).await
     }
 
     async fn resume(&self, request: Request<ResumeTaskRequest>) -> Reply<()> {
-        let resume = |wire: ResumeTaskRequest| Ok(ResumeTask { container_id: ContainerId::new(wire.container_id)? });
+        let resume = |wire: ResumeTaskRequest| Ok(ResumeTask { container_id: container(&wire.container_id)? });
         self.unary(request, resume, |()| ()).await
     }
 
     async fn list_pids(&self, request: Request<ListPidsRequest>) -> Reply<ListPidsResponse> {
         self.unary(
             request,
-            |wire| Ok(ListPids { container_id: ContainerId::new(wire.container_id)? }),
+            |wire| Ok(ListPids { container_id: container(&wire.container_id)? }),
             |found| {
                 let info = |PidInfo { pid, info }| ProcessInfo { pid, info: info.map(any) };
                 ListPidsResponse { processes: found.into_iter().map(info).collect() }
@@ -217,7 +226,7 @@ impl Tasks for Api {
             request,
             |wire| {
                 Ok(CheckpointTask {
-                    container_id: ContainerId::new(wire.container_id)?,
+                    container_id: container(&wire.container_id)?,
                     // Clients say it within the options.
                     image_path: String::new(),
                     options: wire.options.map(any_in),
@@ -233,7 +242,7 @@ impl Tasks for Api {
             request,
             |wire| {
                 Ok(UpdateTask {
-                    container_id: ContainerId::new(wire.container_id)?,
+                    container_id: container(&wire.container_id)?,
                     resources: any_in(required("resources", wire.resources)?),
                     annotations: wire.annotations,
                 })
