@@ -20,39 +20,41 @@ use wharf_messages::{
 /// The longest certificate or key file.
 const PEM_MAX_BYTES: u64 = 1 << 20;
 
+/// What these flags stand under. Each says so: a heading of all would go on to what comes after them.
+const HEADING: &str = "Registry options";
+
 /// How to talk to the registry.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Registry options")]
 pub struct RegistryFlags {
     /// Accept any certificate
-    #[arg(long, short = 'k')]
+    #[arg(long, short = 'k', help_heading = HEADING)]
     skip_verify: bool,
     /// Plain HTTP instead of TLS
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     plain_http: bool,
     /// Name and password; asks for the password if it is left out
-    #[arg(long, short, value_name = "USER[:PASSWORD]")]
+    #[arg(long, short, value_name = "USER[:PASSWORD]", help_heading = HEADING)]
     user: Option<String>,
     /// A refresh token for the registry's authorization server
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", help_heading = HEADING)]
     refresh: Option<String>,
     /// A folder of hosts.toml files instead of the daemon's
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = HEADING)]
     hosts_dir: Option<String>,
     /// Trusted roots, PEM
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
     tlscacert: Option<String>,
     /// Client certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "tlskey")]
+    #[arg(long, value_name = "FILE", requires = "tlskey", help_heading = HEADING)]
     tlscert: Option<String>,
     /// Client key, PEM
-    #[arg(long, value_name = "FILE", requires = "tlscert")]
+    #[arg(long, value_name = "FILE", requires = "tlscert", help_heading = HEADING)]
     tlskey: Option<String>,
     /// Have the daemon log requests and responses
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     http_dump: bool,
     /// Have the daemon log connections
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     http_trace: bool,
 }
 
@@ -312,5 +314,33 @@ where
             },
             _ = redraw.tick(), if live => screen.show(&transfer.draw_all(screen.style()))?,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::{Command, CommandFactory};
+
+    fn under_heading(command: &Command) -> Vec<String> {
+        let named = |arg: &clap::Arg| (arg.get_help_heading() == Some(HEADING)).then(|| arg.get_id().to_string());
+        command.get_arguments().filter_map(named).collect()
+    }
+
+    #[test]
+    fn only_what_is_about_the_registry_stands_under_its_heading() {
+        let flags = under_heading(&RegistryFlags::augment_args(Command::new("x")));
+        assert_eq!(flags.len(), 10, "{flags:?}");
+        let (mut to_see, mut seen) = (vec![Cli::command()], 0);
+        while let Some(command) = to_see.pop() {
+            let found = under_heading(&command);
+            if !found.is_empty() {
+                assert_eq!(found, flags, "{}", command.get_name());
+                seen += 1;
+            }
+            to_see.extend(command.get_subcommands().cloned());
+        }
+        assert!(seen >= 4, "pull, fetch, push and the objects: {seen}");
     }
 }
