@@ -102,8 +102,7 @@ async fn serve(
     tracing::info!(elapsed_ms = started.elapsed().as_millis(), "ready");
     tokio::spawn(withdraw(file, stopping.clone()));
     tokio::spawn(process::give_memory_back(stopping.clone()));
-    listener::serve(listener, threads, limits, Arc::new(FrontEnds { native, grpc }), stopping).await;
-    Ok(())
+    listener::serve(listener, threads, limits, Arc::new(FrontEnds { native, grpc }), stopping).await
 }
 
 /// Takes the socket's name away as soon as the daemon stops, so that clients wait for the next one instead of queueing

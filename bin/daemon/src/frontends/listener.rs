@@ -20,6 +20,7 @@ use std::{
 };
 use tokio::{
     net::{UnixListener, UnixStream},
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
@@ -122,9 +123,43 @@ pub struct FrontEnds<D: 'static> {
 }
 
 /// Takes connections until the daemon stops, then waits until they have ended.
+///
+/// They are taken on one of the threads that serve them: every other one need not be handed to a thread that sleeps.
+///
+/// # Errors
+/// What the event loop says of the listener; `Internal` if the loop panics.
 pub async fn serve<D>(
     listener: UnixListener,
-    mut threads: Threads,
+    threads: Threads,
+    limits: Limits,
+    fronts: Arc<FrontEnds<D>>,
+    stopping: CancellationToken,
+) -> Answer<()>
+where
+    D: Clone + Send + Sync + 'static,
+{
+    let failed = |error: io::Error| Refusal::io("watch the listener", &error);
+    let listener = listener.into_std().map_err(failed)?;
+    let mut next = threads.in_turn();
+    let first = next();
+    let take = async move {
+        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        take(listener, next, limits, fronts, stopping).await;
+        Ok(())
+    };
+    // It ends with this future, too.
+    let mut taking = JoinSet::new();
+    taking.spawn_on(take, &first);
+    match taking.join_next().await {
+        Some(Ok(ended)) => ended,
+        Some(Err(error)) => Err(Refusal::internal(format!("take connections: {error}"))),
+        None => Ok(()),
+    }
+}
+
+async fn take<D>(
+    listener: UnixListener,
+    mut next: impl FnMut() -> Handle,
     limits: Limits,
     fronts: Arc<FrontEnds<D>>,
     stopping: CancellationToken,
@@ -154,7 +189,7 @@ pub async fn serve<D>(
         match room.clone().try_acquire_owned() {
             Ok(place) => {
                 let (fronts, stopping) = (fronts.clone(), stopping.clone());
-                connections.spawn_on(connection(stream, limits.allowed, fronts, stopping, place), threads.next());
+                connections.spawn_on(connection(stream, limits.allowed, fronts, stopping, place), &next());
             }
             Err(_) => {
                 tracing::warn!(connections_max = limits.connections_max, "too many connections, one is turned away")

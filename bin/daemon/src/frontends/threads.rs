@@ -20,11 +20,10 @@ const THREADS_MAX: usize = 4;
 const BLOCKING_THREADS_MAX: usize = 16;
 const BLOCKING_THREAD_IDLE: Duration = Duration::from_secs(2);
 
-/// The threads, in turn. Dropping it ends them; what they still serve is dropped with them.
+/// The threads. Dropping it ends them; what they still serve is dropped with them.
 #[derive(Debug)]
 pub struct Threads {
     loops: Vec<Handle>,
-    next: usize,
     stop: CancellationToken,
     joins: Vec<JoinHandle<()>>,
 }
@@ -36,7 +35,7 @@ impl Threads {
     /// If the system has no thread or no event loop to give.
     pub fn start() -> Answer<Self> {
         let count = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
-        let mut threads = Self { loops: Vec::new(), next: 0, stop: CancellationToken::new(), joins: Vec::new() };
+        let mut threads = Self { loops: Vec::new(), stop: CancellationToken::new(), joins: Vec::new() };
         for _ in 0..count {
             threads.add().map_err(|error| Refusal::io("start a thread for connections", &error))?;
         }
@@ -46,7 +45,7 @@ impl Threads {
     /// The caller's own event loop, whose clock a test may hold.
     #[cfg(test)]
     pub fn here() -> Self {
-        Self { loops: vec![Handle::current()], next: 0, stop: CancellationToken::new(), joins: Vec::new() }
+        Self { loops: vec![Handle::current()], stop: CancellationToken::new(), joins: Vec::new() }
     }
 
     fn add(&mut self) -> io::Result<()> {
@@ -67,10 +66,13 @@ impl Threads {
         Ok(())
     }
 
-    /// The event loop for the next connection.
-    pub fn next(&mut self) -> &Handle {
-        self.next = (self.next + 1) % self.loops.len();
-        &self.loops[self.next]
+    /// Names their event loops in turn.
+    pub fn in_turn(&self) -> impl FnMut() -> Handle + Send + use<> {
+        let (loops, mut next) = (self.loops.clone(), 0);
+        move || {
+            next = (next + 1) % loops.len();
+            loops[next].clone()
+        }
     }
 }
 

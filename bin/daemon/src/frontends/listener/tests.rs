@@ -14,7 +14,7 @@ use wharf_messages::{Namespace, RefusalKind, wire::Hello};
 /// A listener with the tests' calls behind it, on a socket of its own.
 struct Daemon {
     stopping: CancellationToken,
-    serving: JoinHandle<()>,
+    serving: JoinHandle<Answer<()>>,
     _file: SocketFile,
     seen: tokio::sync::mpsc::UnboundedReceiver<String>,
 }
@@ -37,7 +37,7 @@ fn daemon(address: &Path, connections_max: usize) -> Daemon {
 impl Daemon {
     async fn stop(self) {
         self.stopping.cancel();
-        self.serving.await.unwrap();
+        self.serving.await.unwrap().unwrap();
     }
 }
 
@@ -312,7 +312,7 @@ async fn strangers_are_closed() {
         assert_eq!(hello.await.unwrap(), answered, "group {group}");
     }
     stopping.cancel();
-    serving.await.unwrap();
+    serving.await.unwrap().unwrap();
 }
 
 /// Makes this thread alone another user's: the kernel keeps credentials for each thread, only the C library keeps them
