@@ -91,7 +91,7 @@ impl Reader {
     }
 
     /// Reads a namespace's containers, by id, for an answer: their specs are not copied, and keep the database's pages of
-    /// this moment as long as they are there.
+    /// this moment as long as they are there. What is kept for longer is to be taken [`apart`](Container::apart).
     ///
     /// # Errors
     /// As all reads.

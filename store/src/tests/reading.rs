@@ -45,6 +45,7 @@ fn what_lies_in_place_stays_as_it_was() {
     let copied: Vec<Container> = reader.containers(&ns()).unwrap().map(Result::unwrap).collect();
     let in_place: Vec<Container> = reader.containers_in_place(&ns()).unwrap().map(Result::unwrap).collect();
     assert_eq!(in_place, copied);
+    assert_eq!(in_place[0].clone().apart(), copied[0]);
     drop(reader);
     // Pages that nobody needs any more are written again.
     for byte in 2..50 {

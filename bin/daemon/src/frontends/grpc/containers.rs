@@ -76,8 +76,10 @@ impl Containers for Api {
 
     async fn list_stream(&self, request: Request<ListContainersRequest>) -> Reply<Self::ListStreamStream> {
         let listed = self.unary(request, |wire| Ok(ListContainers { filters: wire.filters }), |found| found).await?;
+        // They wait for their client one by one, as long as it likes.
+        let apart: Vec<Container> = listed.into_inner().into_iter().map(Container::apart).collect();
         let message = |found| Ok(ListContainerMessage { container: Some(container(found)) });
-        Ok(Response::new(Box::pin(stream::iter(listed.into_inner().into_iter().map(message)))))
+        Ok(Response::new(Box::pin(stream::iter(apart.into_iter().map(message)))))
     }
 
     async fn create(&self, request: Request<CreateContainerRequest>) -> Reply<CreateContainerResponse> {

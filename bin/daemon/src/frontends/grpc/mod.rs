@@ -12,6 +12,7 @@
 //! containerd 1.6 `api/services`, with what later releases have added to these messages; API reference, section 3.
 
 mod api;
+mod begun;
 mod containers;
 mod content;
 mod cork;
@@ -90,7 +91,8 @@ pub async fn serve(
 ) -> Result<(), String> {
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        route(&api, request)
+        let answer = route(&api, request);
+        async move { Ok::<_, Infallible>(begun::begin(answer.await?).await) }
     });
     let (corked, cork) = cork::cork(stream).map_err(|error| error.to_string())?;
     let streams = Streams::default();
