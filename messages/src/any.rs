@@ -31,12 +31,6 @@ impl Any {
         Self { type_url: type_url.into(), value: Bytes::from(value.into()) }
     }
 
-    /// The same, with bytes of its own ([`crate::codec::decode_shared`]).
-    #[must_use]
-    pub fn apart(self) -> Self {
-        Self { value: Bytes::copy_from_slice(&self.value), ..self }
-    }
-
     /// The envelope as protobuf has it, for blobs that hold one: the type's URL is field 1, the value field 2.
     #[must_use]
     pub fn to_proto(&self) -> Vec<u8> {

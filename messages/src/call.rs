@@ -4,8 +4,8 @@
 //! client and the tests are all made from the same rows.
 
 use crate::{
-    Descriptor, Mount, container, content, cursor, event, gc, health, image, lease, namespace, restart, snapshot,
-    supervision, system, task,
+    Descriptor, Mount, Stored, container, content, cursor, event, gc, health, image, lease, namespace, restart,
+    snapshot, supervision, system, task,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -112,7 +112,7 @@ macro_rules! for_each_call {
             "containers.update"   Command Unary       container::UpdateContainer     => container::Container, ();
             "containers.delete"   Command Unary       container::DeleteContainer     => (), ();
             "containers.get"      Query   Unary       container::GetContainer        => container::Container, ();
-            "containers.list"     Query   Unary       container::ListContainers      => Vec<container::Container>, ();
+            "containers.list"     Query   Unary       container::ListContainers      => Vec<Stored<container::Container>>, ();
 
             "tasks.create"        Command Unary       task::CreateTask               => task::Process, ();
             "tasks.start"         Command Unary       task::StartTask                => task::Process, ();

@@ -49,20 +49,6 @@ pub struct Container {
     pub sandbox: String,
 }
 
-impl Container {
-    /// The same, with bytes of its own: what was read where it lies keeps what it is a part of.
-    #[must_use]
-    pub fn apart(self) -> Self {
-        let apart = |any: Any| any.apart();
-        Self {
-            runtime: Runtime { options: self.runtime.options.map(apart), ..self.runtime },
-            spec: self.spec.map(apart),
-            extensions: self.extensions.into_iter().map(|(name, any)| (name, any.apart())).collect(),
-            ..self
-        }
-    }
-}
-
 /// Makes a container; times in it are ignored. Refused with `AlreadyExists`, `InvalidArgument`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CreateContainer {

@@ -52,6 +52,12 @@ impl Filters {
         texts.iter().map(|text| Filter::parse(text.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether there is none: everything is in.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether an object is in. No filters at all let everything in.
     #[must_use]
     pub fn matches(&self, object: &impl Fields) -> bool {

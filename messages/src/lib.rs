@@ -30,6 +30,7 @@ pub mod reference;
 pub mod refusal;
 pub mod restart;
 pub mod snapshot;
+pub mod stored;
 pub mod supervision;
 pub mod system;
 pub mod task;
@@ -46,6 +47,7 @@ pub use meta::Meta;
 pub use mount::Mount;
 pub use platform::Platform;
 pub use refusal::{Refusal, RefusalKind};
+pub use stored::Stored;
 pub use timestamp::Timestamp;
 
 /// Labels of an object: containerd's key and value pairs, ordered so that listings are stable.

@@ -12,7 +12,7 @@ use redb::{AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefi
 use std::{ops::Range, sync::Arc};
 use wharf_messages::{
     Answer, ContainerId, CursorName, Digest, ImageName, IngestRef, LeaseId, Namespace, Refusal, SnapshotKey,
-    SnapshotterName, Timestamp,
+    SnapshotterName, Stored, Timestamp,
     container::Container,
     content::ContentInfo,
     cursor::Cursor,
@@ -90,17 +90,17 @@ impl Reader {
         self.list2(schema::IMAGES, namespace)
     }
 
-    /// Reads a namespace's containers, by id, for an answer: their specs are not copied, and keep the database's pages of
-    /// this moment as long as they are there. What is kept for longer is to be taken [`apart`](Container::apart).
+    /// Reads a namespace's containers, by id, for an answer: they are not copied, and keep the database's pages of this
+    /// moment as long as they are there. What is kept for longer is to be taken [`apart`](Stored::apart).
     ///
     /// # Errors
     /// As all reads.
-    pub fn containers_in_place(&self, namespace: &Namespace) -> Answer<Rows<Container>> {
+    pub fn containers_in_place(&self, namespace: &Namespace) -> Answer<Rows<Stored<Container>>> {
         let table = Arc::new(self.table(schema::CONTAINERS)?);
         let range = table.range(Prefix::new(namespace.as_str()).two()).map_err(|e| refusal(DOING, e))?;
         Ok(Box::new(range.map(move |row| {
             let value = row.map_err(|e| refusal(DOING, e))?.1;
-            record::decode_shared(&Bytes::from_owner(InPlace { value, _moment: table.clone() }))
+            record::in_place(Bytes::from_owner(InPlace { value, _moment: table.clone() }))
         })))
     }
 

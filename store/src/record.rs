@@ -4,10 +4,10 @@
 //! `upcast` learns to read the old one. The golden-bytes test fails for a change that forgot.
 
 use crate::row::{IngestRow, SnapshotRow, TaskRow};
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use serde::{Serialize, de::DeserializeOwned};
 use wharf_messages::{
-    Answer, Refusal, codec, container::Container, content::ContentInfo, cursor::Cursor, event::EventRecord,
+    Answer, Refusal, Stored, codec, container::Container, content::ContentInfo, cursor::Cursor, event::EventRecord,
     health::HealthRecord, image::Image, lease::Lease, namespace::NamespaceRecord, restart::RestartRecord,
 };
 
@@ -45,13 +45,13 @@ pub(crate) fn decode<R: Record>(bytes: &[u8]) -> Answer<R> {
     }
 }
 
-/// Decodes a record whose blobs may be parts of these bytes.
-pub(crate) fn decode_shared<R: Record>(bytes: &Bytes) -> Answer<R> {
-    match bytes.split_first() {
-        Some((&version, _)) if version == R::VERSION => codec::decode_shared(&bytes.slice(1..))
-            .map_err(|e| Refusal::data_loss(format!("stored {}: {}", R::KIND, e.detail))),
-        _ => decode(bytes),
+/// A record as it lies there, whatever its version is.
+pub(crate) fn in_place<R: Record>(mut bytes: Bytes) -> Answer<Stored<R>> {
+    if bytes.first() != Some(&R::VERSION) {
+        return Stored::of(&decode::<R>(&bytes)?);
     }
+    bytes.advance(1);
+    Ok(Stored::new(bytes))
 }
 
 macro_rules! records {

@@ -12,7 +12,7 @@ use crate::{
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use wharf_messages::{
-    Answer, Descriptor, Digest, Labels, Meta, Namespace, Platform, Refusal, SnapshotKey,
+    Answer, Descriptor, Digest, Labels, Meta, Namespace, Platform, Refusal, SnapshotKey, Stored,
     container::{GetContainer, ListContainers},
     content::{GetContent, GetIngest, IngestStatus, ListContent, ListIngests},
     descriptor::media_type,
@@ -116,7 +116,15 @@ to_store! {
         let namespace = meta.namespace()?;
         reader.container(namespace, &call.id)?.ok_or_else(|| refuse::no_container(namespace, &call.id))
     };
-    scan ListContainers => |call, wharf, meta, reader| filtered(reader.containers_in_place(meta.namespace()?)?, &call.filters);
+    scan ListContainers => |call, wharf, meta, reader| {
+        let filters = Filters::parse(&call.filters)?;
+        let rows = reader.containers_in_place(meta.namespace()?)?;
+        if filters.is_empty() {
+            return rows.collect();
+        }
+        let matched = |row: Answer<Stored<_>>| row.and_then(|row| Ok(filters.matches(&row.get()?).then_some(row))).transpose();
+        rows.filter_map(matched).collect()
+    };
 
     look GetTask => |call, wharf, meta, reader| {
         let row = reader.task(meta.namespace()?, &call.container_id)?;

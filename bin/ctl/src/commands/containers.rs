@@ -20,7 +20,7 @@ use clap::{Args, Subcommand};
 use std::io::Write;
 use wharf_client::Client;
 use wharf_messages::{
-    Answer, Any, ContainerId, RefusalKind,
+    Answer, Any, ContainerId, RefusalKind, Stored,
     container::{Container, DeleteContainer, ListContainers, UpdateContainer},
     health::{GetHealth, HEALTHCHECK_LABEL, HealthRecord},
     restart::{GetRestart, RestartRecord, STATUS_LABEL},
@@ -245,7 +245,8 @@ fn spec_value(spec: &Any) -> Answer<String> {
 
 impl List {
     async fn run(self, context: &Context) -> Outcome {
-        let containers = context.client().await?.call(ListContainers { filters: self.filters }).await?;
+        let listed = context.client().await?.call(ListContainers { filters: self.filters }).await?;
+        let containers = listed.iter().map(Stored::get).collect::<Answer<Vec<_>>>()?;
         let mut out = output::stdout();
         if self.quiet {
             containers.iter().try_for_each(|container| writeln!(out, "{}", container.id))?;

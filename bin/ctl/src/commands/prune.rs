@@ -13,7 +13,7 @@ use std::{
 };
 use wharf_client::Client;
 use wharf_messages::{
-    Digest, RefusalKind, Timestamp,
+    Answer, Digest, RefusalKind, Timestamp,
     container::ListContainers,
     content::{ListContent, UpdateContent},
     gc::{CollectGarbage, Collected, ExplainGarbage, Reason, Resource, Verdict},
@@ -211,7 +211,8 @@ impl PruneImages {
         let client = context.client().await?;
         let images = client.call(ListImages { filters: self.filters }).await?;
         let containers = client.call(ListContainers::default()).await?;
-        let used: BTreeSet<&str> = containers.iter().map(|container| container.image.as_str()).collect();
+        let used: BTreeSet<String> =
+            containers.iter().map(|container| Ok(container.get()?.image)).collect::<Answer<_>>()?;
         let mut several = Several::default();
         for image in images.iter().filter(|image| !used.contains(image.name.as_str())) {
             match client.call(DeleteImage { name: image.name.clone(), sync: false }).await {

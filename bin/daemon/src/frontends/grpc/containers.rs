@@ -3,16 +3,18 @@
 use super::{
     api::{Api, Reply, Streamed},
     convert::{any, any_in, optional, paths, required, time},
+    lent::lend,
     proto::containerd::services::containers::v1::{
         Container as Wire, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest,
         GetContainerRequest, GetContainerResponse, ListContainerMessage, ListContainersRequest, ListContainersResponse,
         UpdateContainerRequest, UpdateContainerResponse, container, containers_server::Containers,
     },
+    status::status,
 };
 use futures_util::stream;
-use tonic::{Request, Response, async_trait};
+use tonic::{Request, Response, Status, async_trait};
 use wharf_messages::{
-    Answer, ContainerId, Refusal, SnapshotKey, SnapshotterName, Timestamp,
+    Answer, ContainerId, Refusal, SnapshotKey, SnapshotterName, Stored, Timestamp,
     container::{Container, CreateContainer, DeleteContainer, GetContainer, ListContainers, Runtime, UpdateContainer},
 };
 
@@ -31,6 +33,14 @@ fn container(container: Container) -> Wire {
         extensions: container.extensions.into_iter().map(|(name, value)| (name, any(value))).collect(),
         sandbox: container.sandbox,
     }
+}
+
+fn stored(found: &Stored<Container>) -> Result<Wire, Status> {
+    found.get().map(container).map_err(|refusal| status(&refusal))
+}
+
+fn list(wire: ListContainersRequest) -> Answer<ListContainers> {
+    Ok(ListContainers { filters: wire.filters })
 }
 
 fn container_in(wire: Option<Wire>) -> Answer<Container> {
@@ -64,22 +74,17 @@ impl Containers for Api {
     }
 
     async fn list(&self, request: Request<ListContainersRequest>) -> Reply<ListContainersResponse> {
-        self.unary(
-            request,
-            |wire| Ok(ListContainers { filters: wire.filters }),
-            |found| ListContainersResponse { containers: found.into_iter().map(container).collect() },
-        )
-        .await
+        let listed = self.unary(request, list, |found| found).await?;
+        let containers = listed.into_inner().iter().map(stored).collect::<Result<_, _>>()?;
+        Ok(Response::new(ListContainersResponse { containers }))
     }
 
     type ListStreamStream = Streamed<ListContainerMessage>;
 
     async fn list_stream(&self, request: Request<ListContainersRequest>) -> Reply<Self::ListStreamStream> {
-        let listed = self.unary(request, |wire| Ok(ListContainers { filters: wire.filters }), |found| found).await?;
-        // They wait for their client one by one, as long as it likes.
-        let apart: Vec<Container> = listed.into_inner().into_iter().map(Container::apart).collect();
-        let message = |found| Ok(ListContainerMessage { container: Some(container(found)) });
-        Ok(Response::new(Box::pin(stream::iter(apart.into_iter().map(message)))))
+        let listed = self.unary(request, list, |found| found).await?;
+        let message = |found| Ok(ListContainerMessage { container: Some(stored(&found)?) });
+        Ok(Response::new(Box::pin(stream::iter(lend(listed.into_inner(), Stored::apart).map(message)))))
     }
 
     async fn create(&self, request: Request<CreateContainerRequest>) -> Reply<CreateContainerResponse> {

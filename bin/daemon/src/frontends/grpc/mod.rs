@@ -23,6 +23,7 @@ mod images;
 mod inline;
 mod introspection;
 mod leases;
+mod lent;
 mod namespaces;
 mod snapshots;
 #[cfg(test)]
