@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Any {
     /// The type's URL.
+    #[serde(deserialize_with = "crate::text::string")]
     pub type_url: String,
     /// Its encoding.
     #[serde(with = "crate::bytes::shared")]

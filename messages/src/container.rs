@@ -11,6 +11,7 @@ pub const DEFAULT_RUNTIME: &str = "io.containerd.runc.v2";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runtime {
     /// `io.containerd.NAME.vN` or an absolute path to a shim.
+    #[serde(deserialize_with = "crate::text::string")]
     pub name: String,
     /// The shim's own options.
     pub options: Option<Any>,
@@ -28,8 +29,10 @@ pub struct Container {
     /// Its name.
     pub id: ContainerId,
     /// Its labels.
+    #[serde(deserialize_with = "crate::text::labels")]
     pub labels: Labels,
     /// The image it was made from, for information.
+    #[serde(deserialize_with = "crate::text::string")]
     pub image: String,
     /// Which shim runs it.
     pub runtime: Runtime,

@@ -1,7 +1,7 @@
 //! Identifiers, parsed once: a value of one of these types has passed its rules.
 
-use crate::Refusal;
-use serde::{Deserialize, Serialize};
+use crate::{Refusal, text};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// The longest identifier (containers, namespaces, execs), in bytes.
@@ -53,11 +53,27 @@ fn check_name(what: &str, s: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Encodes what is an `Arc<str>` with rules as its text.
+macro_rules! as_text {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                text::parse(deserializer, |text| Self::new(text))
+            }
+        }
+    };
+}
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident, $what:literal, $check:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
         impl $name {
@@ -78,12 +94,7 @@ macro_rules! ids {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = Refusal;
-            fn try_from(s: String) -> Result<Self, Refusal> {
-                Self::new(s)
-            }
-        }
+        as_text!($name);
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
@@ -172,8 +183,7 @@ impl DigestAlgorithm {
 ///
 /// # Spec
 /// OCI image specification 1.1, descriptor.md, "Digests".
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(Arc<str>);
 
 impl Digest {
@@ -230,12 +240,7 @@ impl Digest {
     }
 }
 
-impl TryFrom<String> for Digest {
-    type Error = Refusal;
-    fn try_from(s: String) -> Result<Self, Refusal> {
-        Self::new(s)
-    }
-}
+as_text!(Digest);
 
 impl From<Digest> for String {
     fn from(d: Digest) -> String {

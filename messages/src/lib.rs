@@ -34,6 +34,7 @@ pub mod stored;
 pub mod supervision;
 pub mod system;
 pub mod task;
+pub mod text;
 pub mod timestamp;
 pub mod wire;
 
