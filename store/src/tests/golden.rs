@@ -280,9 +280,13 @@ fn what_cannot_be_read_is_said_to_be_damaged() {
         [(&[][..], "stored lease is empty: data loss"), (&[9, 1], "stored lease has the unknown version 9: data loss")]
     {
         assert_eq!(record::decode::<Lease>(bytes).unwrap_err().to_string(), why);
+        assert_eq!(record::in_place::<Lease>(bytes.into()).unwrap_err().to_string(), why);
     }
     let cut = record::decode::<Lease>(&[1, 200]).unwrap_err();
     assert!(cut.is(wharf_messages::RefusalKind::DataLoss) && cut.detail.starts_with("stored lease: "), "{cut}");
+    // What is passed on as it lies is told by whoever decodes it.
+    let listed = record::in_place::<Lease>(vec![1, 200].into()).unwrap().get().unwrap_err();
+    assert!(listed.is(wharf_messages::RefusalKind::DataLoss), "{listed}");
 }
 
 proptest! {
