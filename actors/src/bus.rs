@@ -214,7 +214,11 @@ impl Bus {
             Some(_) if start > last => None,
             Some(cursor) => Some(self.cursors.open(&self.store, &self.journal, cursor.clone(), start).await?),
         };
-        let start = seat.as_ref().map_or(start, |seat| seat.start);
+        let (start, last) = match &seat {
+            None => (start, last),
+            // While it was opened others may have acknowledged what has been told meanwhile.
+            Some(seat) => (seat.start, self.last_seq()),
+        };
         if start > last {
             return Err(Refusal::out_of_range(format!(
                 "event {} is not in the log yet, which ends with {}",

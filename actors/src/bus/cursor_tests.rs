@@ -74,6 +74,22 @@ fn a_cursor_survives_its_subscriber_and_the_daemon() {
 }
 
 #[test]
+fn what_is_told_and_acknowledged_while_one_joins_does_not_turn_it_away() {
+    run(async |world| {
+        publish(world, 3).await;
+        let (mut one, number, _) = join(world, wanted(true, &[])).await;
+        let opening = world.bus.cursors.hold().await;
+        let mut joining = Box::pin(join(world, wanted(true, &[])));
+        assert!(futures_util::poll!(&mut joining).is_pending());
+        publish(world, 2).await;
+        assert_eq!(take(&mut one, 5).await, [1, 2, 3, 4, 5]);
+        ack(world, number, 5).await.unwrap();
+        drop(opening);
+        assert_eq!(joining.await.2, 5);
+    });
+}
+
+#[test]
 fn what_the_filters_do_not_want_is_passed() {
     run(async |world| {
         let (mut one, number, _) = join(world, wanted(false, &[r#"topic=="/wanted""#])).await;

@@ -183,6 +183,12 @@ impl Cursors {
         store.read()?.cursors()?.map(info).collect()
     }
 
+    /// Keeps whoever comes waiting until it is dropped.
+    #[cfg(test)]
+    pub async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.opening.lock().await
+    }
+
     /// Whether what its last subscriber left is written, and nobody has come since.
     #[cfg(test)]
     pub fn is_unused(&self, name: &CursorName) -> bool {
