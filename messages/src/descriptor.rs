@@ -112,8 +112,10 @@ pub mod media_type {
             .or_else(|| media_type.strip_prefix(OCI_LAYER))?;
         match rest {
             "" => Some(Compression::None),
-            "+gzip" | ".gzip" => Some(Compression::Gzip),
-            "+zstd" | ".zstd" => Some(Compression::Zstd),
+            "+gzip" => Some(Compression::Gzip),
+            "+zstd" => Some(Compression::Zstd),
+            ".gzip" if docker.is_some() => Some(Compression::Gzip),
+            ".zstd" if docker.is_some() => Some(Compression::Zstd),
             _ => None,
         }
     }
@@ -148,7 +150,8 @@ mod tests {
             layer_compression("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"),
             Some(Compression::Zstd)
         );
-        for other in [OCI_MANIFEST, OCI_CONFIG, "text/plain", "application/vnd.oci.image.layer.v1.tar+xz"] {
+        let odd = ["application/vnd.oci.image.layer.v1.tar+xz", "application/vnd.oci.image.layer.v1.tar.gzip"];
+        for other in [OCI_MANIFEST, OCI_CONFIG, "text/plain"].into_iter().chain(odd) {
             assert_eq!(layer_compression(other), None, "{other}");
         }
     }

@@ -14,10 +14,11 @@ pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// How much of a key that is too long is shown.
 const SHOWN_KEY_MAX_BYTES: usize = 64;
 
-/// Checks every label's size; `what` names the field, as containerd's texts do (`image.Labels`).
+/// Checks every label's key and size; `what` names the field, as containerd's texts do (`image.Labels`).
 ///
 /// # Errors
-/// `InvalidArgument` that names the first label beyond [`LABEL_MAX_BYTES`].
+/// `InvalidArgument` that names the first label beyond [`LABEL_MAX_BYTES`]; `Unknown`, as by containerd, for a value
+/// without a key.
 pub fn validate(what: &str, labels: &Labels) -> Result<(), Refusal> {
     for (key, value) in labels {
         let size = key.len() + value.len();
@@ -30,6 +31,10 @@ pub fn validate(what: &str, labels: &Labels) -> Result<(), Refusal> {
                 "{what}: label key and value length ({size} bytes) greater than maximum size ({LABEL_MAX_BYTES} bytes), key: {}",
                 &key[..end]
             )));
+        }
+        // With an empty value it is no label at all.
+        if key.is_empty() && !value.is_empty() {
+            return Err(Refusal::unknown(format!("failed to set label {key:?}={value:?}: key required")));
         }
     }
     Ok(())
@@ -135,6 +140,13 @@ mod tests {
                 "{path}"
             );
         }
+    }
+
+    #[test]
+    fn a_value_has_a_key() {
+        let refusal = validate("image.Labels", &labels(&[("", "v")])).unwrap_err();
+        assert_eq!(refusal.to_string(), "failed to set label \"\"=\"v\": key required");
+        validate("image.Labels", &labels(&[("", ""), ("k", "")])).unwrap();
     }
 
     #[test]

@@ -165,8 +165,8 @@ pub struct CleanupSnapshots {
 
 /// Writes a layer's changes into mounted or mountable places.
 ///
-/// Refused with `NotFound` for the blob, `InvalidArgument` for what is no layer, `DataLoss` for a layer that is cut or
-/// damaged, `ResourceExhausted` for one beyond the limits.
+/// Refused with `NotFound` for the blob, `ResourceExhausted` for a layer beyond the limits, `Unknown`, as by containerd, for
+/// what is no layer, for one that is cut or damaged, and for mounts that fail or cannot be written to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApplyDiff {
     /// The layer, in the content store.
@@ -187,6 +187,10 @@ pub struct AppliedDiff {
 }
 
 /// Makes a layer of what `upper` changes over `lower`, as a blob in the content store.
+///
+/// Refused with `NotImplemented` for a media type that no layer is made of, `Unavailable` for a reference that another
+/// writes to, `InvalidArgument` for labels that are too long, `Unknown`, as by containerd, for mounts that fail. What was
+/// written under a reference of the caller's stays; mounts that fail leave it as it was.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MakeDiff {
     /// The older state.

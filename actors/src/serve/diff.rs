@@ -31,19 +31,19 @@ const CHUNKS: usize = 4;
 impl Serve for ApplyDiff {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<()>) -> Answer<AppliedDiff> {
         let namespace = meta.namespace()?.clone();
-        let compression = media_type::layer_compression(&self.layer.media_type).ok_or_else(|| {
-            Refusal::invalid(format!("{} is no layer ({})", self.layer.digest, self.layer.media_type))
-        })?;
         let options = wharf.drivers.apply_options(&self.mounts, self.sync);
         let store = wharf.store.clone();
         let apply = move || {
-            let digest = &self.layer.digest;
+            let (digest, media_type) = (&self.layer.digest, &self.layer.media_type);
             // The namespace's own row decides, not the file that another one may have.
             if store.read()?.content(&namespace, digest)?.is_none() {
-                return Err(wharf_store::refuse::no_content(digest));
+                return Err(wharf_store::refuse::no_content(digest).context("failed to get reader from content store"));
             }
             let (mut file, _) = store.blobs().read(digest)?;
-            let applied = differ::apply(&mut file, compression, &self.mounts, &options, &|| io.cancel.is_cancelled())?;
+            let no_layer = || format!("failed to get stream processor for {media_type}: no processor for media-type");
+            let packed = media_type::layer_compression(media_type).ok_or_else(|| Refusal::unknown(no_layer()))?;
+            let applied = differ::apply(&mut file, packed, &self.mounts, &options, &|| io.cancel.is_cancelled())
+                .map_err(without_kind)?;
             Ok(AppliedDiff { diff_id: applied.diff_id, size_bytes: applied.size_bytes })
         };
         wharf.pool.run("apply a layer", apply).await
@@ -54,20 +54,12 @@ impl Serve for MakeDiff {
     async fn serve(self, wharf: Wharf, meta: Meta, io: CallIo<()>) -> Answer<Descriptor> {
         let Self { lower, upper, media_type, reference, labels } = self;
         let media_type = if media_type.is_empty() { media_type::OCI_LAYER_GZIP.to_owned() } else { media_type };
-        let compression = media_type::layer_compression(&media_type)
+        let compression = diff_compression(&media_type)
             .ok_or_else(|| Refusal::not_implemented(format!("unsupported diff media type: {media_type}")))?;
         let fresh = reference.is_empty();
         let reference = IngestRef::new(if fresh { format!("diff-{}", names::random()) } else { reference })?;
-        let open = OpenIngest {
-            reference: reference.clone(),
-            total_bytes: 0,
-            expected: None,
-            labels: Labels::new(),
-            shares: false,
-        };
-        let writer = wharf.actors.content.ask(meta.clone(), open).await?;
-        let made = make(&wharf, &meta, writer, Source { lower, upper, compression }, labels, &io.cancel).await;
-        if made.is_err() && fresh {
+        let made = make(&wharf, &meta, &reference, Source { lower, upper, compression }, labels, &io.cancel).await;
+        if made.is_err() && fresh && meta.namespace.is_some() {
             // Nobody could go on with it: nobody knows its name, and a layer cannot be made from its middle.
             let abort = AbortIngest { reference: reference.clone() };
             if let Err(refusal) = wharf.actors.content.ask(Meta { request_id: 0, ..meta }, abort).await
@@ -78,6 +70,25 @@ impl Serve for MakeDiff {
         }
         let (digest, size_bytes) = made?;
         Ok(Descriptor::new(media_type, digest, size_bytes))
+    }
+}
+
+/// How a layer that is to be made is packed; `None` for types that none is made of, among them some that are applied.
+///
+/// # Spec
+/// containerd `diff/walking` (1.6), and zstd of later releases.
+fn diff_compression(media_type: &str) -> Option<Compression> {
+    let made = [media_type::OCI_LAYER, media_type::OCI_LAYER_GZIP, media_type::OCI_LAYER_ZSTD];
+    if made.contains(&media_type) { media_type::layer_compression(media_type) } else { None }
+}
+
+/// What is wrong with a layer or with mounts, as containerd tells it: in words, without a kind. Clients would take
+/// `NotFound` for the blob's, and ask a registry for it. What may go well another time stays what it is.
+fn without_kind(refusal: Refusal) -> Refusal {
+    use RefusalKind::{Aborted, Canceled, DeadlineExceeded, ResourceExhausted, Unavailable};
+    match refusal.kind {
+        Aborted | Canceled | DeadlineExceeded | ResourceExhausted | Unavailable => refusal,
+        _ => Refusal::unknown(refusal.detail),
     }
 }
 
@@ -92,24 +103,24 @@ struct Source {
 async fn make(
     wharf: &Wharf,
     meta: &Meta,
-    mut writer: IngestWriter,
+    reference: &IngestRef,
     source: Source,
     mut labels: Labels,
     cancel: &CancellationToken,
 ) -> Answer<(Digest, u64)> {
-    // A layer is not made from its middle.
-    writer.truncate(0).await?;
     let (chunks, coming) = mpsc::channel(CHUNKS);
     let compressed = source.compression != Compression::None;
-    let (made, written) = tokio::join!(pack(wharf, source, chunks, cancel), writer.write_all(coming));
+    let (made, written) = tokio::join!(pack(wharf, source, chunks, cancel), fill(wharf, meta, reference, coming));
     // Where the ingest failed the differ only knows that nobody listens.
-    written?;
+    let writer = written?;
     let Diffed { diff_id, .. } = made?;
     if compressed {
-        labels.entry(labels::UNCOMPRESSED.to_owned()).or_insert_with(|| diff_id.to_string());
+        // Whatever the caller believes.
+        labels.insert(labels::UNCOMPRESSED.to_owned(), diff_id.to_string());
     }
     let (digest, size_bytes) = (writer.digest()?, writer.offset_bytes()?);
-    match writer.commit(size_bytes, Some(digest.clone()), labels.clone()).await {
+    let committed = writer.commit(size_bytes, Some(digest.clone()), labels.clone()).await;
+    match committed.map_err(|refusal| refusal.context("failed to commit")) {
         Ok(_) => {}
         // The same layer was made before: what is asked of it now holds for it too.
         Err(refusal) if refusal.is(RefusalKind::AlreadyExists) => {
@@ -125,6 +136,31 @@ async fn make(
     Ok((digest, size_bytes))
 }
 
+/// Writes a layer that comes through a channel into an ingest. It is opened for the first bytes: where there are none, since
+/// mounts fail, the reference is left as it was.
+async fn fill(
+    wharf: &Wharf,
+    meta: &Meta,
+    reference: &IngestRef,
+    mut coming: mpsc::Receiver<Answer<Bytes>>,
+) -> Answer<IngestWriter> {
+    let first = coming.recv().await.unwrap_or_else(|| Err(Refusal::internal("the differ ended without a word")))?;
+    let open = OpenIngest {
+        reference: reference.clone(),
+        total_bytes: 0,
+        expected: None,
+        labels: Labels::new(),
+        shares: false,
+    };
+    let opened = wharf.actors.content.ask(meta.clone(), open).await;
+    let mut writer = opened.map_err(|refusal| refusal.context("failed to open writer"))?;
+    // A layer is not made from its middle.
+    writer.truncate(0).await?;
+    writer.write(vec![first]).await?;
+    writer.write_all(coming).await?;
+    Ok(writer)
+}
+
 /// Packs a layer into a channel, on the pool.
 async fn pack(
     wharf: &Wharf,
@@ -137,7 +173,8 @@ async fn pack(
     let made = wharf.pool.run("make a layer", move || {
         let Source { lower, upper, compression } = source;
         let mut output = Chunks { chunks, chunk: BytesMut::with_capacity(CHUNK_BYTES) };
-        let diffed = differ::diff(&lower, &upper, &mut output, compression, &options, &|| cancel.is_cancelled())?;
+        let diffed = differ::diff(&lower, &upper, &mut output, compression, &options, &|| cancel.is_cancelled())
+            .map_err(without_kind)?;
         output.flush().map_err(|e| Refusal::io("write the layer", &e))?;
         Ok(diffed)
     });

@@ -107,7 +107,7 @@ fn ingests() -> Vec<Row> {
         // Not what is expected: it stays.
         (vec![WriteContentRequest { total: 9, ..message(Commit, 4, "") }], &[], Code::FailedPrecondition, Ok(4)),
         (vec![expecting(OTHER, message(Commit, 4, "o"))], &[], Code::FailedPrecondition, Ok(5)),
-        (vec![message(Commit, 5, ""), message(Stat, 0, "")], &[5], Code::Ok, Err(Code::NotFound)),
+        (vec![kept(message(Commit, 5, "")), message(Stat, 0, "")], &[5], Code::Ok, Err(Code::NotFound)),
         // Now it is here: whoever expects it need not write.
         (vec![expecting(HELLO, message(Write, 0, "h"))], &[], Code::AlreadyExists, Err(Code::NotFound)),
         (

@@ -5,6 +5,7 @@
 mod absent;
 mod client;
 mod content;
+mod diffs;
 mod events;
 mod hostile;
 mod layers;

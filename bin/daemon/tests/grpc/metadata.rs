@@ -47,6 +47,7 @@ async fn namespaces() {
         ("unknown path", "ours names the namespace"),
         ("create empty", "ours says which rule"),
         ("create with a long label", LONG),
+        ("create with a label without a key", "containerd does not say of which label"),
     ];
     compare(&known, async |daemon, answers| {
         let mut client = daemon.namespaces().await;
@@ -63,6 +64,7 @@ async fn namespaces() {
             create(answers, &format!("create {step}"), Code::InvalidArgument, name, &[]).await;
         }
         create(answers, "create with a long label", Code::InvalidArgument, "two", &[&long()]).await;
+        create(answers, "create with a label without a key", Code::Unknown, "two", &["=v"]).await;
         let get = |name: &str| within("n", GetNamespaceRequest { name: name.to_owned() });
         let see = |namespace: Option<Namespace>| namespace.map(|n| format!("{} {}", n.name, shown(&n.labels))).unwrap();
         let got = client.get(get("one")).await.map(|answer| answer.into_inner().namespace);
@@ -186,6 +188,7 @@ async fn images() {
         ("create without a size", "ours spells the field as it does elsewhere"),
         ("create without a type", "ours spells the field as it does elsewhere"),
         ("create with a long label", LONG),
+        ("create with a label without a key", "containerd says what it was doing"),
         ("a long label", LONG),
     ];
     compare(&known, async |daemon, answers| {
@@ -211,6 +214,7 @@ async fn images() {
                 Image { target: Some(strange), ..image("two", &[]) },
             ),
             ("create with a long label", Code::InvalidArgument, image("two", &[&long()])),
+            ("create with a label without a key", Code::Unknown, image("two", &["=v"])),
         ] {
             answers.note(step, want, client.create(create(image)).await.map(|a| a.into_inner().image), seen);
         }
@@ -306,6 +310,7 @@ async fn containers() {
         ("malformed filter", "containerd says the suffix twice"),
         ("create with a key without a snapshotter", "containerd says what it was doing"),
         ("create with a long label", LONG),
+        ("create with a label without a key", "containerd says what it was doing"),
         ("a long label", LONG),
         ("nobody", "ours says in which namespace"),
         ("delete again", "ours says in which namespace"),
@@ -329,6 +334,7 @@ async fn containers() {
                 Container { snapshotter: String::new(), ..container("two", &[]) },
             ),
             ("create with a long label", Code::InvalidArgument, container("two", &[&long()])),
+            ("create with a label without a key", Code::Unknown, container("two", &["=v"])),
         ] {
             answers.note(step, want, client.create(create(container)).await.map(|a| a.into_inner().container), told);
         }

@@ -2,13 +2,17 @@
 
 use super::{
     api::{Api, Reply},
-    convert::{applied, descriptor, descriptor_in, mounts_in},
-    proto::containerd::services::diff::v1::{
-        ApplyRequest, ApplyResponse, DiffRequest, DiffResponse, diff_server::Diff,
+    convert::{applied, descriptor, mounts_in, required},
+    proto::containerd::{
+        services::diff::v1::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse, diff_server::Diff},
+        types,
     },
 };
 use tonic::{Request, async_trait};
-use wharf_messages::snapshot::{ApplyDiff, MakeDiff};
+use wharf_messages::{
+    Answer, Descriptor, Digest, Refusal,
+    snapshot::{ApplyDiff, MakeDiff},
+};
 
 #[async_trait]
 impl Diff for Api {
@@ -16,7 +20,7 @@ impl Diff for Api {
         self.unary(
             request,
             |wire| {
-                let layer = descriptor_in("diff", wire.diff)?;
+                let layer = layer_in(required("diff", wire.diff)?)?;
                 Ok(ApplyDiff { layer, mounts: mounts_in(wire.mounts), sync: wire.sync_fs })
             },
             |done| ApplyResponse { applied: Some(applied(done.diff_id, done.size_bytes)) },
@@ -40,4 +44,13 @@ impl Diff for Api {
         )
         .await
     }
+}
+
+/// The layer of a descriptor. As for containerd, a digest that cannot be is one that no blob has, and the blob says how long
+/// it is.
+fn layer_in(wire: types::Descriptor) -> Answer<Descriptor> {
+    let digest = Digest::new(&wire.digest).map_err(|_| {
+        Refusal::not_found(format!("failed to get reader from content store: content digest {}", wire.digest))
+    })?;
+    Ok(Descriptor::new(wire.media_type, digest, u64::try_from(wire.size).unwrap_or(0)))
 }
