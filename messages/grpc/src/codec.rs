@@ -9,9 +9,9 @@ use tonic::{
 };
 use tonic_prost::{ProstCodec, ProstDecoder};
 
-/// Bytes of messages that go together: when there are so many, a stream gives what it has. Also the room that an answer
-/// begins with.
+/// Bytes of messages that go together: when there are so many, a stream gives what it has.
 const TOGETHER_BYTES: usize = 32 << 10;
+/// The room that an answer begins with.
 const ROOM_BYTES: usize = 8 << 10;
 /// What lies before each message.
 const PREFIX_BYTES: usize = 5;

@@ -25,7 +25,8 @@ pub fn lend<T: Send + 'static>(rows: Vec<T>, apart: fn(T) -> T) -> impl Iterator
         *rows = mem::take::<vec::IntoIter<T>>(&mut rows).map(apart).collect::<Vec<T>>().into_iter();
     }));
     std::iter::from_fn(move || {
-        let _ = &recall;
+        // It belongs to the iterator, and ends with it.
+        let _recall = &recall;
         rows.lock().unwrap_or_else(PoisonError::into_inner).next()
     })
 }
